@@ -1,0 +1,349 @@
+"""The command line: parses, calls one function, prints, maps errors to exit codes.
+
+Results go to stdout, talk to stderr. Heavy imports stand inside the verbs, so that `--help` and the
+reading verbs answer at once; no verb but `run` and `predict` imports torch, and those in workers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adapterxlt import __version__
+from adapterxlt.core.errors import AdapterXLTError, UsageError
+
+_OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+_RECIPE = click.argument("recipe", metavar="RECIPE")
+
+
+def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--store", help="Folder of finished stages. [default: .adapterxlt]"),
+        click.option("--data", help="Data folder, or lab; in place of the recipe's."),
+        click.option("--backbone", help="Backbone folder, or lab; in place of the recipe's."),
+    ):
+        function = option(function)
+    return _OVERRIDES(_RECIPE(function))
+
+
+class _Verbs(click.Group):
+    """Shows verbs in the order in which a user meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="adapterxlt")
+def cli() -> None:
+    """Few-shot and zero-shot cross-lingual transfer with adapters.
+
+    RECIPE is a YAML file or the name of a shipped one (`adapterxlt ls recipes`).
+    """
+
+
+@cli.command()
+@_RECIPE
+@click.argument("destination", required=False, type=click.Path(path_type=Path))
+def new(recipe: str, destination: Path | None) -> None:
+    """Copy a shipped recipe to start from."""
+    from adapterxlt.shipped import find
+
+    source = find(recipe)
+    target = destination or Path(source.name)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists():
+        raise UsageError("already exists", where=str(target), hint="give another name")
+    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    click.echo(target)
+
+
+@cli.command()
+@click.argument(
+    "what",
+    type=click.Choice(["recipes", "tasks", "languages", "methods", "regimes", "stages"]),
+)
+@click.option("--store", help="Store whose stages are listed.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def ls(what: str, store: str | None, as_json: bool) -> None:
+    """List what there is."""
+    from adapterxlt import console, shipped
+
+    console.show_rows(shipped.listing(what, store), as_json=as_json)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--store", help="Store in which a stage is looked up.")
+def show(name: str, store: str | None) -> None:
+    """Show a regime, a recipe, or a stage by the beginning of its key."""
+    from adapterxlt import shipped
+
+    click.echo(shipped.show(name, store), nl=False)
+
+
+@cli.command()
+@_study_options
+@click.option("--resolved", is_flag=True, help="Print the recipe with every default filled in.")
+def validate(resolved: bool, **given: Any) -> None:
+    """Check a recipe and the data it needs."""
+    study = _open(**given)
+    if resolved:
+        click.echo(study.loaded.resolved_text(), nl=False)
+    plan = study.plan
+    click.echo(f"valid: {len(plan.cells)} cells, {len(plan.stages)} stages", err=True)
+
+
+@cli.command()
+@_study_options
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--all", "every", is_flag=True, help="List every stage, however many.")
+def plan(as_json: bool, every: bool, **given: Any) -> None:
+    """Show what would run, what is there already, why, and the cost."""
+    from adapterxlt import console
+
+    console.show_plan(_open(**given), as_json=as_json, every=every)
+
+
+@cli.command()
+@_study_options
+@click.option("--workers", type=click.IntRange(0), help="Processes. [default: one a core]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads a process; results are exactly repeatable for a fixed number.",
+)
+@click.option("--micro-batch", type=click.IntRange(1), help="Rows at once, to save memory.")
+@click.option(
+    "--snapshot-every",
+    type=click.FloatRange(0),
+    default=20.0,
+    show_default=True,
+    help="Seconds between two snapshots of a stage.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of results. [results/NAME]")
+def run(
+    workers: int | None,
+    threads: int,
+    micro_batch: int | None,
+    snapshot_every: float,
+    out: Path | None,
+    **given: Any,
+) -> None:
+    """Run a recipe. Running again is resuming; a finished study ends at once."""
+    from adapterxlt import console
+
+    study = _open(**given)
+    signal.signal(signal.SIGTERM, _terminated)
+    count = workers if workers is not None else max(1, (os.cpu_count() or 1) // threads)
+    with console.progress(study, count) as listener:
+        outcome = study.run(
+            workers=count,
+            threads=threads,
+            micro_batch=micro_batch,
+            snapshot_every=snapshot_every,
+            listener=listener,
+        )
+    _deliver(study, out, outcome)
+    if outcome.failed:
+        console.show_failures(study, outcome)
+        sys.exit(1)
+
+
+@cli.command()
+@_study_options
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def status(as_json: bool, **given: Any) -> None:
+    """Show how far a study is, also while it runs elsewhere."""
+    from adapterxlt import console
+
+    console.show_status(_open(**given), as_json=as_json)
+
+
+@cli.command()
+@_study_options
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of results. [results/NAME]")
+def report(out: Path | None, **given: Any) -> None:
+    """Write the report, the rows and the recipe from what the store has."""
+    _deliver(_open(**given), out)
+
+
+@cli.command()
+@_study_options
+@click.option(
+    "--format",
+    "fmt",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--spread", is_flag=True, help="Standard deviations in the table.")
+@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only these rows.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="A file, not stdout.")
+def results(
+    fmt: str,
+    as_json: bool,
+    spread: bool,
+    where: tuple[str, ...],
+    output: Path | None,
+    **given: Any,
+) -> None:
+    """Print the rows of a study."""
+    from adapterxlt import console
+    from adapterxlt.report import export
+    from adapterxlt.report.results import collect
+
+    wanted = dict(item.partition("=")[::2] for item in where)
+    try:
+        rows = export.select(collect(_open(**given)), wanted)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    fmt = "json" if as_json else fmt
+    if fmt == "table":
+        console.show_tables(rows, spread=spread)
+    elif output is None and fmt == "parquet":
+        raise UsageError("Parquet is binary", hint="give --output FILE")
+    else:
+        export.write(rows, fmt, output if output is not None else sys.stdout)
+
+
+@cli.command()
+@_RECIPE
+@click.argument("text", nargs=-1)
+@click.option("--language", required=True, help="Language of the text: a target or the source.")
+@click.option("--task", help="[default: the recipe's first]")
+@click.option("--regime", help="[default: the recipe's last]")
+@click.option("--shots", type=int, help="[default: the most]")
+@click.option("--draw", type=int, help="[default: the first]")
+@click.option("--seed", type=int, help="[default: the first]")
+@click.option("--store", help="Folder of finished stages. [default: .adapterxlt]")
+@click.option("--data", help="As given to `run`.")
+@click.option("--backbone", help="As given to `run`.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As given to `run`.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines.")
+def predict(text: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Label TEXT, or lines of stdin, through a finished cell.
+
+    Words of a tagging task are separated by spaces, the two texts of a pair by a tab.
+    """
+    from adapterxlt.run.prediction import choose, predict_lines
+
+    cell = {
+        name: given.pop(name) for name in ("language", "task", "regime", "shots", "draw", "seed")
+    }
+    study = _open(**given)
+    chosen, key = choose(study, cell.pop("language"), **cell)
+    click.echo(f"with {chosen.label()}", err=True)
+    lines = list(text) or [line.rstrip("\n") for line in sys.stdin]
+    for line in predict_lines(study, key, lines, as_json=as_json):
+        click.echo(line)
+
+
+@cli.command()
+@click.option("--store", help="[default: .adapterxlt]")
+@click.option("--mend", is_flag=True, help="Put damaged files aside, to be made again by `run`.")
+def fsck(store: str | None, mend: bool) -> None:
+    """Check every file of a store against its digest."""
+    from adapterxlt.run.study import store_root
+    from adapterxlt.store.maintenance import fsck as check
+    from adapterxlt.store.store import Store
+
+    health = check(Store(store_root(store)), mend=mend)
+    for finding in health.findings:
+        click.echo(finding)
+    click.echo(
+        f"{health.records} records and {health.objects} objects read, "
+        f"{len(health.damaged)} records damaged" + (" and put aside" if mend else ""),
+        err=True,
+    )
+    if health.findings and not mend:
+        sys.exit(3)
+
+
+@cli.command()
+@click.option("--store", help="[default: .adapterxlt]")
+def doctor(store: str | None) -> None:
+    """Show versions, cores, memory, the store and whether hubs may be asked."""
+    from adapterxlt import console
+
+    console.show_doctor(store)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes."""
+    import json
+
+    from adapterxlt.core.recipe import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=1, sort_keys=True))
+
+
+def _open(
+    recipe: str,
+    store: str | None,
+    data: str | None,
+    backbone: str | None,
+    overrides: tuple[str, ...],
+) -> Any:
+    from adapterxlt.run.study import Study
+    from adapterxlt.shipped import find
+
+    return Study.open(find(recipe), store=store, data=data, backbone=backbone, overrides=overrides)
+
+
+def _deliver(study: Any, out: Path | None, outcome: Any = None) -> None:
+    """Print the tables and write the folder of results."""
+    from adapterxlt import console
+    from adapterxlt.report import folder
+    from adapterxlt.report.results import collect
+
+    rows = collect(study)
+    console.show_tables(rows)
+    written = folder.write(study, rows, out or Path("results") / study.recipe.name, outcome)
+    click.echo(f"report: {written / 'report.html'}", err=True)
+
+
+def _terminated(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+def _with_exit_codes(function: Callable[[], None]) -> Callable[[], None]:
+    @wraps(function)
+    def wrapped() -> None:
+        try:
+            function()
+        except AdapterXLTError as error:
+            click.echo(f"adapterxlt: {error}".replace("\n", "\nadapterxlt: "), err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("adapterxlt: interrupted; run the same command to go on", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            # The reader of stdout left (head, less): not an error of ours.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            sys.exit(0)
+        except click.Abort:
+            sys.exit(130)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(2)
+
+    return wrapped
+
+
+@_with_exit_codes
+def main() -> None:
+    """Entry point of the console script."""
+    cli(standalone_mode=False)

@@ -1,0 +1,1 @@
+"""The only code that imports torch, transformers, adapters and scikit-learn."""

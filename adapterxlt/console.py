@@ -1,0 +1,312 @@
+"""What the command line shows: tables on stdout, progress and failures on stderr.
+
+Presentation only; every function is given what it shows. Called by `cli`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from adapterxlt.core import cost
+from adapterxlt.core.plan import Plan
+from adapterxlt.run.scheduler import Outcome, Silent
+from adapterxlt.run.study import Study
+from adapterxlt.store.files import read_json
+
+#: More stages than this are counted by kind unless --all is given.
+MANY = 400
+
+
+def show_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def show_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Rows as aligned columns; the last one is not cut."""
+    if as_json:
+        show_json(rows)
+        return
+    if not rows:
+        return
+    header = list(rows[0])
+    body = [["" if row[name] is None else _plain(row[name]) for name in header] for row in rows]
+    _columns([header, *body])
+
+
+def show_tables(rows: Sequence[Mapping[str, Any]], *, spread: bool = False) -> None:
+    """The score table of every task."""
+    from adapterxlt.report import tables
+
+    if not rows:
+        click.echo("no results yet", err=True)
+        return
+    for task in dict.fromkeys(row["task"] for row in rows):
+        click.echo(tables.text_table(tables.score_table(rows, task, spread=spread)))
+
+
+def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
+    """Each stage with its state, reason, cells that share it and cost; then the sums."""
+    plan, done = study.plan, study.done()
+    needed = set(plan.needed(done))
+    rows: list[dict[str, Any]] = []
+    for key, (state, reason) in plan.states(done).items():
+        work = study.work(key)
+        if state != "cached" and key not in needed:
+            state, reason = "not needed", "what needs it is in the store"
+        elif state == "ready":
+            state = "to score" if plan.stages[key].kind == "evaluate" else "to train"
+        elif state == "waiting":
+            state = "blocked"
+        rows.append(
+            {
+                "state": state,
+                "key": key[:12],
+                "stage": plan.labels[key],
+                "cells": plan.sharing[key],
+                "parameters": work.parameters,
+                "tokens": round(work.tokens),
+                "flops": work.flops,
+                "seconds": round(study.speed.seconds(work), 1),
+                "reason": reason,
+            }
+        )
+    totals = _totals(study, needed)
+    if as_json:
+        show_json({"stages": rows, **totals})
+        return
+    if len(rows) > MANY and not every:
+        counts: dict[tuple[str, str], int] = {}
+        for row in rows:
+            at = (row["state"], row["stage"].split(" ")[0])
+            counts[at] = counts.get(at, 0) + 1
+        show_rows(
+            [{"state": s, "kind": k, "stages": n} for (s, k), n in counts.items()], as_json=False
+        )
+        click.echo(f"{len(rows)} stages; --all lists them", err=True)
+    else:
+        shown = [
+            {
+                **row,
+                "tokens": _si(row["tokens"]),
+                "parameters": _si(row["parameters"]),
+                "flops": _si(row["flops"]),
+            }
+            for row in rows
+        ]
+        show_rows(shown, as_json=False)
+    click.echo(
+        "\n{cells} cells need {uses} stages, {stages} distinct; {cached} cached, {needed} to run.\n"
+        "Estimated: {flops} operations, {time} on one process (from {origin}).".format(
+            **{**totals, "flops": _si(totals["flops"]), "time": duration(totals["seconds"])}
+        )
+    )
+
+
+def _totals(study: Study, needed: set[str]) -> dict[str, Any]:
+    plan = study.plan
+    works = [study.work(key) for key in needed]
+    return {
+        "cells": len(plan.cells),
+        "uses": sum(plan.sharing.values()),
+        "stages": len(plan.stages),
+        "cached": len(plan.stages) - len(plan.needed(set())) + _cached(plan, study),
+        "needed": len(needed),
+        "flops": sum(work.flops for work in works),
+        "seconds": round(cost.total(works, study.speed), 1),
+        "origin": study.speed.origin,
+    }
+
+
+def _cached(plan: Plan, study: Study) -> int:
+    return sum(key in study.store for key in plan.stages)
+
+
+def show_status(study: Study, *, as_json: bool) -> None:
+    """Counts of stages by kind and state, and what is running now."""
+    plan, done = study.plan, study.done()
+    counts: dict[str, list[int]] = {}
+    for key, stage in plan.stages.items():
+        at = counts.setdefault(stage.kind, [0, 0])
+        at[0] += key in done
+        at[1] += 1
+    running = []
+    for key in plan.stages:
+        note = read_json(study.store.work(key) / "progress.json") if key not in done else None
+        if note is not None:
+            age = time.time() - note["time"]
+            running.append({**note, "key": key[:12], "age": round(age, 1)})
+    cells = sum(key in done for key in plan.cells.values())
+    if as_json:
+        show_json({"cells": [cells, len(plan.cells)], "stages": counts, "running": running})
+        return
+    click.echo(f"cells     {cells} of {len(plan.cells)}")
+    for kind, (have, all_of) in counts.items():
+        click.echo(f"{kind:9} {have} of {all_of}")
+    for note in running:
+        word = "running" if note["age"] < 60 else "stopped"
+        loss = f", loss {note['loss']:.3f}" if note["loss"] is not None else ""
+        click.echo(f"{word}: {note['label']}, step {note['step']} of {note['steps']}{loss}")
+
+
+def show_failures(study: Study, outcome: Outcome) -> None:
+    for key, reason in outcome.failed.items():
+        click.echo(f"failed: {study.plan.labels[key]} ({key[:12]}): {reason}", err=True)
+    if outcome.blocked:
+        click.echo(f"{len(outcome.blocked)} stages depend on what failed", err=True)
+
+
+def show_doctor(store: str | None) -> None:
+    """Versions beside the tested ones, the machine, the store, and what is offline."""
+    import platform
+    import shutil
+    from importlib import metadata
+
+    from adapterxlt.run.study import store_root
+
+    tested = {"torch": "2.13.0", "adapters": "1.3.0", "transformers": "4.57.6", "peft": "0.21.2"}
+    rows = [{"what": "python", "found": platform.python_version(), "note": ""}]
+    for name in ("adapterxlt", *tested, "datasets", "pydantic", "safetensors", "scikit-learn"):
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found = "not installed"
+        want = tested.get(name)
+        same = want is None or found.split("+")[0] == want
+        rows.append({"what": name, "found": found, "note": "" if same else f"tested with {want}"})
+    root = store_root(store)
+    free = shutil.disk_usage(root if root.exists() else ".").free / 2**30
+    offline = os.environ.get("HF_HUB_OFFLINE", "not set")
+    rows += [
+        {"what": "cores", "found": str(os.cpu_count()), "note": ""},
+        {"what": "store", "found": str(root.absolute()), "note": f"{free:.0f} GiB free"},
+        {"what": "HF_HUB_OFFLINE", "found": offline, "note": "nothing here asks a hub"},
+    ]
+    show_rows(rows, as_json=False)
+
+
+@contextmanager
+def progress(study: Study, workers: int) -> Iterator[Silent]:
+    """A listener that shows stages done, steps, loss and time left, on a terminal or in a log."""
+    needed = study.plan.needed(study.done())
+    if not needed:
+        click.echo("nothing to run: every stage is in the store", err=True)
+        yield Silent()
+        return
+    click.echo(
+        f"{study.recipe.name}: {len(needed)} of {len(study.plan.stages)} stages to run, "
+        f"{workers or 1} at once",
+        err=True,
+    )
+    display = _Display(study, needed, max(1, workers))
+    if not sys.stderr.isatty():
+        yield display
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
+        display.live = live
+        yield display
+
+
+class _Display(Silent):
+    """Counts, estimates and prints; in a log one line a stage, on a terminal a live block."""
+
+    def __init__(self, study: Study, needed: Sequence[str], workers: int) -> None:
+        self.study, self.total, self.workers = study, len(needed), workers
+        self.live: Any = None
+        self.finished_count = 0
+        self.estimate = {key: study.speed.seconds(study.work(key)) for key in needed}
+        self.spent: dict[str, float] = {}
+        self.starts: dict[str, float] = {}
+
+    def started(self, key: str) -> None:
+        self.starts[key] = time.monotonic()
+
+    def finished(self, key: str, error: Exception | None) -> None:
+        self.finished_count += 1
+        seconds = time.monotonic() - self.starts.pop(key)
+        self.spent[key] = seconds
+        record = self.study.store.read(key) if error is None else None
+        facts = record.facts if record is not None else {}
+        text = f"loss {facts['final_loss']:.3f}" if "final_loss" in facts else ""
+        if "metrics" in facts:
+            name, values = next(iter(facts["metrics"].items()))
+            text = f"{name} {100 * values['score']:.1f}"
+        if error is not None:
+            text = f"FAILED: {error}"
+        left = f"left ~{duration(self.left())}"
+        width = len(str(self.total))
+        line = (
+            f"[{self.finished_count:{width}}/{self.total}] {self.study.plan.labels[key]}"
+            f"  {text}  {seconds:.1f} s  {left}"
+        )
+        if self.live is not None:
+            self.live.console.print(line, markup=False, highlight=False)
+        else:
+            click.echo(line, err=True)
+
+    def left(self) -> float:
+        """Seconds left: estimates of what is to come, scaled by how the past ones turned out."""
+        past = sum(self.estimate[key] for key in self.spent)
+        factor = sum(self.spent.values()) / past if past else 1.0
+        now = time.monotonic()
+        rest = 0.0
+        for key, seconds in self.estimate.items():
+            if key not in self.spent:
+                run = now - self.starts[key] if key in self.starts else 0.0
+                rest += max(0.0, seconds * factor - run)
+        return rest / self.workers
+
+    def tick(self, running: list[str]) -> None:
+        if self.live is None:
+            return
+        lines = [
+            f"{self.finished_count} of {self.total} stages done, left ~{duration(self.left())}"
+        ]
+        for key in running:
+            note = read_json(self.study.store.work(key) / "progress.json") or {}
+            loss = f", loss {note['loss']:.3f}" if note.get("loss") is not None else ""
+            steps = f" step {note['step']}/{note['steps']}" if note.get("step") else " starting"
+            lines.append(f"  {self.study.plan.labels[key]}:{steps}{loss}")
+        from rich.text import Text
+
+        self.live.update(Text("\n".join(lines)))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _si(value: float) -> str:
+    for power, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= power:
+            return f"{value / power:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def _plain(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def _columns(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    out = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        out.append("  ".join(cells).rstrip())
+    click.echo("\n".join(out))

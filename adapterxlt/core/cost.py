@@ -1,0 +1,116 @@
+"""What stages cost: trainable parameters, sub-words, floating-point operations, seconds.
+
+Closed forms from the plan and the backbone's sizes; seconds come from past records of the same
+kind of work where the store has some, else from a short matrix-product calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from adapterxlt.core.plan import DataInfo, Plan, Stage
+from adapterxlt.core.specs import Shape, adapter_parameters
+
+#: Share of the matrix-product rate that training reaches; measured on two CPU cores.
+EFFICIENCY = {"pretrain": 0.35, "mlm": 0.45, "task": 0.45, "evaluate": 0.45}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Cost of one stage, seconds left out."""
+
+    work_kind: str
+    parameters: int
+    steps: int
+    tokens: float
+    flops: float
+
+
+def work_of(stage: Stage, shape: Shape, data: Mapping[str, DataInfo]) -> Work:
+    """Estimated work of a stage.
+
+    Per sub-word, a forward pass costs two operations a matrix parameter, and the gradient with
+    respect to activations (frozen weights need no more) as many again.
+    """
+    params = stage.params
+    block = shape.block_parameters
+    if stage.kind == "pretrain":
+        spec = params["spec"]
+        tokens = float(spec["steps"] * spec["batch"] * spec.get("tokens_per_row", 24))
+        head = shape.hidden * shape.vocabulary * spec.get("mask", 0.15)
+        return Work(
+            "pretrain",
+            block + shape.hidden * shape.vocabulary,
+            spec["steps"],
+            tokens,
+            6 * tokens * (block + head),
+        )
+    if stage.kind == "evaluate":
+        test = data[params["data"]["data"]]
+        tokens = test.tokens_per_row * (params["data"].get("limit") or test.rows)
+        return Work("evaluate", 0, 0, tokens, 2 * tokens * block)
+    adapter = adapter_parameters(params["adapter"], shape)
+    steps, batch = params["budget"]["steps"], params["budget"]["batch"]
+    tokens = 0.0
+    for stream in params["streams"]:
+        rows = min(batch, stream.get("shots") or batch)
+        tokens += steps * rows * min(data[stream["data"]].tokens_per_row, params["max_length"])
+    mlm = params["objective"] == "mlm"
+    head = shape.hidden * shape.vocabulary * params["mask"] if mlm else 0
+    trainable = adapter + (0 if mlm else (shape.hidden + 1) * len(params["head"]["labels"]))
+    flops = tokens * (4 * (block + head) + 6 * adapter)
+    return Work("mlm" if mlm else "task", trainable, steps, tokens, flops)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Estimated operations a second for each kind of work, and where the figure is from."""
+
+    per_kind: Mapping[str, float]
+    origin: str
+
+    def seconds(self, work: Work) -> float:
+        return work.flops / self.per_kind[work.work_kind] + 0.2
+
+
+def rates(plan: Plan, shape: Shape, seconds_of: Mapping[str, float]) -> Rates:
+    """Rates from the seconds of stages already done, completed by a calibration.
+
+    Args:
+        seconds_of: measured seconds by stage key, of stages of this plan.
+    """
+    spent: dict[str, float] = {}
+    done: dict[str, float] = {}
+    for key, seconds in seconds_of.items():
+        work = work_of(plan.stages[key], shape, plan.data)
+        spent[work.work_kind] = spent.get(work.work_kind, 0.0) + seconds
+        done[work.work_kind] = done.get(work.work_kind, 0.0) + work.flops
+    measured = {kind: done[kind] / spent[kind] for kind in spent if spent[kind] > 0}
+    missing = EFFICIENCY.keys() - measured.keys()
+    if not missing:
+        return Rates(measured, "past runs")
+    product = matrix_rate()
+    calibrated = {kind: product * EFFICIENCY[kind] for kind in missing}
+    origin = "past runs and a calibration" if measured else "a calibration of this machine"
+    return Rates({**calibrated, **measured}, origin)
+
+
+def matrix_rate(size: int = 384, repeats: int = 5) -> float:
+    """Floating-point operations a second of a single-precision matrix product, best of several."""
+    import time
+
+    import numpy
+
+    left = numpy.ones((size, size), dtype=numpy.float32)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        left @ left
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def total(works: Iterable[Work], speed: Rates) -> float:
+    """Seconds of all works one after another."""
+    return sum(speed.seconds(work) for work in works)

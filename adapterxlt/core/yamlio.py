@@ -1,0 +1,126 @@
+"""Strict YAML 1.2 reading into plain values that remember their lines.
+
+Duplicate keys, aliases, tags, non-string keys and deep nesting are faults, all reported at once
+with their line; `no` is a string and `1e-5` a number. Read by `core.recipe` and `core.regimes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapterxlt.core.errors import Fault, RecipeError
+
+Path = tuple[str | int, ...]
+MAX_DEPTH = 12
+MAX_BYTES = 1_000_000
+_TAG = "tag:yaml.org,2002:"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: its plain value, its exact text, and the line of every path in it."""
+
+    name: str
+    text: str
+    value: Any
+    lines: dict[Path, int] = field(default_factory=dict)
+
+    def where(self, path: Path) -> str:
+        """``file:line`` of the nearest enclosing thing at ``path`` that stands in the file."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        line = self.lines.get(path)
+        return f"{self.name}:{line}" if line else self.name
+
+
+def parse(text: str, name: str) -> Document:
+    """Parse one YAML document; raises ``RecipeError`` with every fault of form found."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        raise RecipeError([Fault(f"larger than {MAX_BYTES:,} bytes", name)])
+    try:
+        root = YAML(typ="safe", pure=True).compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark is not None else ""
+        what = (error.problem or error.context or "not YAML").splitlines()[0]
+        raise RecipeError([Fault(f"not valid YAML: {what}", f"{name}{line}")]) from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        what = (str(error).splitlines() or ["not readable"])[0]
+        raise RecipeError([Fault(f"not valid YAML: {what}", name)]) from None
+    reader = _Reader(name)
+    value = reader.plain(root, ()) if root is not None else None
+    if reader.faults:
+        raise RecipeError(reader.faults)
+    return Document(name, text, value, reader.lines)
+
+
+class _Reader:
+    """Walks the node graph once, keeping lines and faults."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: dict[Path, int] = {}
+        self.faults: list[Fault] = []
+        self.seen: set[int] = set()
+
+    def fault(self, node: Any, what: str, hint: str = "") -> None:
+        self.faults.append(Fault(what, f"{self.name}:{node.start_mark.line + 1}", hint))
+
+    def plain(self, node: Any, path: Path) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if id(node) in self.seen:
+            self.fault(node, "aliases (*name) are not allowed", "write the value out")
+            return None
+        self.seen.add(id(node))
+        if len(path) > MAX_DEPTH:
+            self.fault(node, f"nested deeper than {MAX_DEPTH} levels")
+            return None
+        kind = type(node).__name__
+        if kind == "MappingNode":
+            return self._mapping(node, path)
+        if kind == "SequenceNode":
+            return [self.plain(item, (*path, i)) for i, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: Any, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if type(key_node).__name__ != "ScalarNode":
+                self.fault(key_node, "keys are plain words")
+                continue
+            inner = (*path, key)
+            if key in result:
+                first = self.lines[inner]
+                self.fault(key_node, f"duplicate key {key!r}", f"first given in line {first}")
+                continue
+            self.lines[inner] = key_node.start_mark.line + 1
+            result[key] = self.plain(value_node, inner)
+        return result
+
+    def _scalar(self, node: Any) -> Any:
+        text = node.value
+        tag = str(node.tag)
+        kind = tag.removeprefix(_TAG)
+        try:
+            if kind == "null":
+                return None
+            if kind == "bool":
+                return text.lower() == "true"
+            if kind == "int":
+                return int(text.replace("_", ""), 0 if text.startswith(("0x", "0o")) else 10)
+            if kind == "float":
+                plain = text.replace("_", "").lower()
+                return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
+        except ValueError:
+            self.fault(node, f"{text!r} is not a number")
+            return None
+        if tag.startswith(_TAG) and kind != "str" and kind != "timestamp":
+            self.fault(node, f"tag !!{kind} is not allowed")
+        elif not tag.startswith(_TAG):
+            self.fault(node, f"tag {tag} is not allowed")
+        return text

@@ -1,0 +1,1 @@
+"""Where rows and backbones come from, read without torch: data folders, the lab, local models."""

@@ -1,0 +1,88 @@
+"""Looking at a backbone folder without loading it: sizes, digests, what is missing or unsafe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from adapterxlt import lab
+from adapterxlt.core.canon import digest
+from adapterxlt.core.errors import UsageError
+from adapterxlt.core.lowering import BackboneInfo
+from adapterxlt.core.specs import Shape
+from adapterxlt.corpora.sources import Notes
+
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+
+
+def lab_backbone() -> BackboneInfo:
+    """The laboratory's own backbone, which a `pretrain` stage makes."""
+    spec = dict(lab.DEFAULT_SPEC)
+    shape = Shape(spec["layers"], spec["hidden"], spec["ffn"], spec["vocab"])
+    parameters = shape.block_parameters + shape.hidden * shape.vocabulary
+    pretraining = {"spec": spec, "lab": lab.VERSION, "seed": 0}
+    return BackboneInfo("lab backbone", shape, parameters, pretraining=pretraining)
+
+
+def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
+    """A local folder in the format of transformers; weights as safetensors only.
+
+    Raises:
+        UsageError: no folder, a file missing, an architecture that is not supported, or weights
+            that exist only as a pickle.
+    """
+    folder = Path(folder).absolute()
+    if not folder.is_dir():
+        raise UsageError("no such backbone folder", where=str(folder), hint="see --backbone")
+    for name in ("config.json", WEIGHTS, TOKENIZER):
+        if not (folder / name).is_file():
+            pickled = name == WEIGHTS and (folder / "pytorch_model.bin").exists()
+            hint = "convert its pickled weights to safetensors first" if pickled else ""
+            raise UsageError(f"backbone has no {name}", where=str(folder), hint=hint)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        shape = Shape(
+            config["num_hidden_layers"],
+            config["hidden_size"],
+            config["intermediate_size"],
+            config["vocab_size"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        where = str(folder / "config.json")
+        raise UsageError(f"not an encoder's configuration: {error}", where=where) from None
+    if config.get("model_type") not in ("xlm-roberta", "roberta", "bert"):
+        raise UsageError(
+            f"architecture {config.get('model_type')!r} is not supported",
+            where=str(folder),
+            hint="xlm-roberta, roberta and bert are",
+        )
+    digests = {
+        "weights": _digest(folder / WEIGHTS, notes),
+        "tokenizer": _digest(folder / TOKENIZER, notes),
+        "config": digest("config", _meaning(config)),
+    }
+    parameters = shape.block_parameters + shape.hidden * shape.vocabulary
+    return BackboneInfo(folder.name, shape, parameters, digests=digests)
+
+
+def _meaning(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without what says nothing of the function computed."""
+    return {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
+
+
+def _digest(path: Path, notes: Notes | None) -> str:
+    status = path.stat()
+    name = digest("file", [str(path), status.st_size, status.st_mtime_ns])
+    known = notes.noted("files", name) if notes is not None else None
+    if isinstance(known, dict):
+        return str(known["digest"])
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    if notes is not None:
+        notes.note("files", name, {"digest": sha.hexdigest()})
+    return sha.hexdigest()

@@ -1,0 +1,155 @@
+"""How each language says a meaning: word order, affixes, agreement, articles, and the gold tags.
+
+Never draws anything, so one meaning has one sentence per language; called by the texts and the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapterxlt.lab.languages import LANGUAGES
+from adapterxlt.lab.lexicon import forms
+from adapterxlt.lab.meanings import Clause, Meaning, Phrase
+
+TAGS = ("ADJ", "ADP", "ADV", "CCONJ", "DET", "NOUN", "NUM", "PART", "PRON", "PROPN", "VERB")
+
+Tagged = tuple[str, str]
+
+_TAG_OF = {
+    "noun": "NOUN",
+    "class": "NOUN",
+    "name": "PROPN",
+    "pron": "PRON",
+    "go": "VERB",
+    "do": "VERB",
+    "adj": "ADJ",
+    "adv": "ADV",
+    "adp": "ADP",
+    "num": "NUM",
+    "det": "DET",
+    "cconj": "CCONJ",
+    "part": "PART",
+}
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Where a language puts its words, and what it marks on them.
+
+    `*_first` means before the word it goes with (noun, verb or clause); `articles` is false where
+    definite and indefinite nouns look alike; `case` marks patients; `agreement` marks number on
+    adjectives; `prefixing` puts affixes in front of the stem.
+    """
+
+    adjective_first: bool = True
+    determiner_first: bool = True
+    adposition_first: bool = True
+    negation_first: bool = True
+    adverb_first: bool = False
+    place_first: bool = False
+    articles: bool = True
+    case: bool = False
+    agreement: bool = False
+    prefixing: bool = False
+
+
+_GRAMMARS: Mapping[str, Grammar] = {
+    "lab-root": Grammar(),
+    "lab-near-high": Grammar(adverb_first=True),
+    "lab-near-low": Grammar(adjective_first=False),
+    "lab-mid-high": Grammar(adposition_first=False, negation_first=False, case=True),
+    "lab-mid-mid": Grammar(adjective_first=False, place_first=True, agreement=True),
+    "lab-mid-low": Grammar(adposition_first=False, adverb_first=True, agreement=True),
+    "lab-far-mid": Grammar(
+        adposition_first=False, adverb_first=True, place_first=True, articles=False, case=True
+    ),
+    "lab-far-low": Grammar(
+        adjective_first=False, determiner_first=False, agreement=True, prefixing=True
+    ),
+    "lab-far-none": Grammar(
+        adjective_first=False, negation_first=False, articles=False, case=True, prefixing=True
+    ),
+}
+
+
+def grammar(language: str) -> Grammar:
+    """A language's grammar; KeyError for an unknown code."""
+    return _GRAMMARS[language]
+
+
+def say(meaning: Meaning, language: str) -> tuple[Tagged, ...]:
+    """The words of a meaning in a language with their tags, in order: ((form, tag), ...)."""
+    words: list[Tagged] = []
+    for place, clause in enumerate(meaning.clauses):
+        if place:
+            words.append(_word(meaning.link, language))
+        words.extend(_clause(clause, language))
+    return tuple(words)
+
+
+def sentence(meaning: Meaning, language: str) -> str:
+    """The words of a meaning in a language, joined by spaces."""
+    return " ".join(form for form, _ in say(meaning, language))
+
+
+def word(concept: str, language: str) -> str:
+    """Bare form of one concept."""
+    return forms(language)[concept]
+
+
+def _clause(clause: Clause, language: str) -> list[Tagged]:
+    rules = _GRAMMARS[language]
+    subject = _phrase(clause.agent, language)
+    thing = _phrase(clause.patient, language, rules.case) if clause.patient else []
+    # The mark of a plural subject's present verb is the plural of nouns: it needs context to tag.
+    affix = "affix.past" if clause.past else "affix.plural" if _many(clause.agent) else ""
+    verb = [_word(clause.verb, language, affix)]
+    if clause.negative:
+        _add(verb, [_word("part.not", language)], rules.negation_first)
+    if clause.adverb:
+        _add(verb, [_word(clause.adverb, language)], rules.adverb_first)
+    parts = {"S": subject, "V": verb, "O": thing}
+    words = [each for part in LANGUAGES[language].order for each in parts[part]]
+    if clause.place:
+        where = _phrase(clause.place, language)
+        _add(where, [_word(clause.adposition, language)], rules.adposition_first)
+        _add(words, where, rules.place_first)
+    return words
+
+
+def _phrase(phrase: Phrase, language: str, marked: bool = False) -> list[Tagged]:
+    rules = _GRAMMARS[language]
+    noun = phrase.head.startswith(("noun.", "class."))
+    affixes = ["affix.plural"] if phrase.plural else []
+    affixes += ["affix.object"] if marked and noun else []
+    words = [_word(phrase.head, language, *affixes)]
+    if phrase.adjective:
+        agreed = ("affix.plural",) if phrase.plural and rules.agreement else ()
+        _add(words, [_word(phrase.adjective, language, *agreed)], rules.adjective_first)
+    if phrase.numeral:
+        _add(words, [_word(phrase.numeral, language)], rules.determiner_first)
+    if phrase.det and (rules.articles or phrase.det == "det.this"):
+        _add(words, [_word(phrase.det, language)], rules.determiner_first)
+    return words
+
+
+def _many(phrase: Phrase) -> bool:
+    return phrase.plural or phrase.head == "pron.they"
+
+
+def _add(words: list[Tagged], more: list[Tagged], first: bool) -> None:
+    if first:
+        words[:0] = more
+    else:
+        words.extend(more)
+
+
+def _word(concept: str, language: str, *affixes: str) -> Tagged:
+    stems = forms(language)
+    form = stems[concept]
+    for affix in affixes:
+        if affix:
+            prefixing = _GRAMMARS[language].prefixing
+            form = stems[affix] + form if prefixing else form + stems[affix]
+    return form, _TAG_OF[concept.partition(".")[0]]

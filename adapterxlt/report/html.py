@@ -1,0 +1,383 @@
+"""The report: one self-contained page, a pure function of result rows and a description of a study.
+
+It never makes a request, runs a script, asks the clock or draws a random number, and it escapes
+every foreign string; the same rows in any order give the same bytes.
+The verb `report` calls `build` and writes the page to a file.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from adapterxlt.report import plots, tables
+from adapterxlt.report.tables import Line, Pivot, Row, Summary
+
+Study = Mapping[str, Any]
+
+PAGE_LIMIT = 1_000_000
+ROW_LIMIT = 2_000
+STAGE_LIMIT = 400
+MISSING_LIMIT = 300
+# Kinds of stage in the order of the work, and those among them that count as a training.
+KIND_ORDER = ("adopt", "pretrain", "language adapter", "train", "task adapter", "merge", "evaluate")
+TRAININGS = ("language adapter", "train", "task adapter")
+STATES = {
+    "trained": "run this time",
+    "cached": "from the store",
+    "done": "done",
+    "missing": "missing",
+    "failed": "failed",
+}
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What of the bulky parts a page shows; the rest is left out, and the page says so."""
+
+    provenance: bool = True
+    stages: bool = True
+    pictures: bool = True
+
+
+def build(rows: Iterable[Row], study: Study) -> str:
+    """The page as HTML text, under `PAGE_LIMIT` bytes wherever leaving detail out can do it.
+
+    Rows have the columns of `report.export.COLUMNS`; of `study` the fields name, question, recipe,
+    regimes, stages, missing, versions, data, backbone and lab are read, and precision and
+    overrides where they are there. KeyError on a field that is absent; ValueError where a task has
+    not one primary metric.
+    """
+    ordered = sorted(rows, key=lambda row: (tables.run_order(row), repr(sorted(row.items()))))
+    detail = Detail(provenance=len(ordered) <= ROW_LIMIT)
+    parts = _parts(ordered, study)
+    page = _render(ordered, study, parts, detail)
+    for part in ("provenance", "stages", "pictures"):
+        if len(page.encode()) < PAGE_LIMIT:
+            break
+        detail = replace(detail, **{part: False})
+        page = _render(ordered, study, parts, detail)
+    return page
+
+
+def leaders(data: Pivot) -> tuple[Line, ...]:
+    """The lines with the highest mean over all targets, upper bounds apart; several on a tie.
+
+    Only lines with a score for every target are compared: a mean over fewer languages is not the
+    same quantity.
+    """
+    place = _overall(data)
+    means = {
+        line: mean
+        for line in data.lines
+        if not line.upper_bound
+        and line.cells[place].absent == 0
+        and (mean := line.cells[place].mean) is not None
+    }
+    return tuple(line for line, mean in means.items() if mean == max(means.values()))
+
+
+def headline(data: Pivot) -> str:
+    """One sentence of fact about a task: which regime had the highest mean, at which shots."""
+    place = _overall(data)
+    first = leaders(data)
+    where = f"{data.task}{' (lab)' if data.lab else ''}"
+    if not first:
+        return f"On {where}, no regime has a score for every target language yet."
+    who = " and ".join(
+        f"{line.label} {'zero-shot' if line.shots == 0 else f'at {line.shots} shots'}"
+        for line in first
+    )
+    best = first[0].cells[place]
+    scored = " and ".join(_counted(line.cells[place].count, "scored run") for line in first)
+    lacking = sum(line.cells[place].missing for line in first)
+    return (
+        f"On {where}, the highest mean {data.metric} x 100 over "
+        f"{_counted(best.cells, 'target language')} is {tables.percent(best.mean)}, by {who}, over "
+        f"{scored}{f' ({lacking} lacking)' if lacking else ''}"
+        f"{', upper bounds apart' if any(line.upper_bound for line in data.lines) else ''}."
+    )
+
+
+def spread_words(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What the number of seeds and of draws lets the page say about spread."""
+    seeds = {row["seed"] for row in rows}
+    draws = {row["draw"] for row in rows if row["draw"] is not None}
+    out = []
+    if len(seeds) == 1:
+        out.append("There is one training seed, so no spread over seeds can be given.")
+    if len(draws) == 1:
+        out.append("There is one draw of shots, so no spread over draws can be given.")
+    if len(seeds) > 1 or len(draws) > 1:
+        several = [_counted(len(seeds), "training seed")]
+        several += [_counted(len(draws), "draw") + " of shots"] if draws else []
+        out.append(f"Numbers stand on {' and '.join(several)}.")
+    return tuple(out)
+
+
+def sharing(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line a stage kind: needed (one for every cell that shares it), distinct, saved, costs."""
+    kinds = sorted({str(s["kind"]) for s in stages}, key=lambda k: (_kind_rank(k), k))
+    out = []
+    for kind in kinds:
+        those = [stage for stage in stages if stage["kind"] == kind]
+        # A stage that no cell asks for directly is still needed once.
+        needed = sum(max(int(stage["cells"] or 0), 1) for stage in those)
+        states = [str(stage["state"]) for stage in those]
+        spent = [stage for stage in those if stage["state"] == "trained"]
+        line: dict[str, Any] = {"kind": kind, "needed": needed, "distinct": len(those)}
+        line["saved"] = needed - len(those)
+        line["states"] = {state: states.count(state) for state in STATES}
+        line |= {name: _total(those, name) for name in ("seconds", "tokens", "steps", "flops")}
+        line["seconds_now"] = _total(spent, "seconds")
+        out.append(line)
+    return out
+
+
+def _overall(data: Pivot) -> int:
+    return next(i for i, column in enumerate(data.columns) if column.kind == "overall")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _kind_rank(kind: str) -> int:
+    return KIND_ORDER.index(kind) if kind in KIND_ORDER else len(KIND_ORDER)
+
+
+def _tells_runs(kinds: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the states tell a stage that was run this time from one found in the store."""
+    return any(kind["states"]["trained"] or kind["states"]["cached"] for kind in kinds)
+
+
+def _total(stages: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    values = [stage[name] for stage in stages if stage[name] is not None]
+    return sum(values) if values else None
+
+
+def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
+    """Everything that does not hang on the detail: pivots, pictures, sharing; computed once."""
+    regimes = [str(regime["name"]) for regime in study["regimes"]]
+    lab = bool(study["lab"]) or any(row["lab"] for row in rows)
+    tasks = []
+    for number, task in enumerate(sorted({str(row["task"]) for row in rows}), start=1):
+        data = tables.pivot(rows, task, missing=study["missing"], regimes=regimes)
+        data = replace(data, lab=lab)
+        names = sorted({str(row["metric"]) for row in rows if row["task"] == task} - {data.metric})
+        others = [
+            replace(
+                tables.pivot(rows, task, name, missing=study["missing"], regimes=regimes), lab=lab
+            )
+            for name in names
+        ]
+        drawn = [
+            plots.shots_picture(data, f"f{number}a"),
+            plots.heat_picture(data, f"f{number}b"),
+            plots.spread_picture(data, f"f{number}c"),
+        ]
+        tasks.append({"data": data, "others": others, "pictures": [p for p in drawn if p]})
+    kinds = sharing(study["stages"])
+    ready = ("trained",) if _tells_runs(kinds) else ("done",)
+    bars = [
+        (k["kind"], (k["needed"], k["distinct"], sum(k["states"][name] for name in ready)))
+        for k in kinds
+    ]
+    return {
+        "lab": lab,
+        "tasks": tasks,
+        "kinds": kinds,
+        "sharing_picture": plots.sharing_picture(bars, STATES[ready[0]], "f0", lab)
+        if bars
+        else None,
+    }
+
+
+def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail: Detail) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": _count, "seconds": _seconds, "flops": _flops}
+    environment.filters["svg"] = lambda picture: Markup(picture.svg)
+    anchors = _anchors("k", (str(row["evaluate_key"]) for row in rows)) if detail.provenance else {}
+    stages, hidden = _shown_stages(study["stages"], detail)
+    stage_ids = _anchors("s", (str(stage["key"]) for stage in stages))
+    tasks = [
+        {
+            "name": task["data"].task,
+            "primary": _views(task["data"], anchors),
+            "others": [_views(data, anchors) for data in task["others"]],
+            "pictures": task["pictures"] if detail.pictures else [],
+        }
+        for task in parts["tasks"]
+    ]
+    css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    css = css.replace("/*light*/", plots.palette_css(0)).replace("/*dark*/", plots.palette_css(1))
+    return environment.get_template("page.html.j2").render(
+        css=Markup(css),
+        study=study,
+        precision=study.get("precision"),
+        overrides=study.get("overrides") or (),
+        detail=detail,
+        lab=parts["lab"],
+        row_count=len(rows),
+        row_limit=ROW_LIMIT,
+        headlines=[headline(task["data"]) for task in parts["tasks"]],
+        spread_words=spread_words(rows),
+        tasks=tasks,
+        kinds=parts["kinds"],
+        sharing_picture=parts["sharing_picture"] if detail.pictures else None,
+        trainings={
+            name: sum(k[name] for k in parts["kinds"] if k["kind"] in TRAININGS)
+            for name in ("needed", "distinct", "saved")
+        },
+        states={
+            state: words
+            for state, words in STATES.items()
+            if any(k["states"][state] for k in parts["kinds"])
+        },
+        tells_runs=_tells_runs(parts["kinds"]),
+        totals={
+            name: _total(parts["kinds"], name)
+            for name in ("seconds", "seconds_now", "tokens", "steps", "flops")
+        },
+        stages=[{**stage, "id": stage_ids[str(stage["key"])]} for stage in stages],
+        stages_hidden=hidden,
+        missing=_missing(rows, study),
+        missing_limit=MISSING_LIMIT,
+        provenance=_provenance(rows, anchors, stage_ids),
+    )
+
+
+def _anchors(letter: str, keys: Iterable[str]) -> dict[str, str]:
+    """A page id for every distinct key: its first 12 digits, with a number where those repeat."""
+    found: dict[str, str] = {}
+    taken: dict[str, int] = {}
+    for key in keys:
+        if key not in found:
+            short = f"{letter}-{key[:12]}"
+            taken[short] = taken.get(short, 0) + 1
+            found[key] = short if taken[short] == 1 else f"{short}-{taken[short]}"
+    return found
+
+
+def _views(data: Pivot, anchors: Mapping[str, str]) -> dict[str, Any]:
+    """The two tables of a pivot: by target language, and by resource class with ranges."""
+    single = [i for i, c in enumerate(data.columns) if c.kind in ("target", "source")]
+    wide = [i for i, c in enumerate(data.columns) if c.kind in ("class", "overall")]
+    by_target = sorted([*single, _overall(data)])
+    return {
+        "metric": data.metric,
+        "languages": _view(data, by_target, anchors),
+        "classes": _view(data, wide, anchors),
+        "notes": tables.notes(data, spread=True),
+    }
+
+
+def _view(data: Pivot, shown: Sequence[int], anchors: Mapping[str, str]) -> dict[str, Any]:
+    columns = [data.columns[i] for i in shown]
+    body = [
+        {
+            "name": line.label,
+            "shots": line.shots,
+            "cells": [_cell(line.cells[i], anchors) for i in shown],
+        }
+        for line in data.lines
+    ]
+    floor = [data.baseline[i] for i in shown]
+    known = any(value is not None for value in floor)
+    return {
+        "groups": tables.column_groups(columns),
+        "header": [tables.column_name(column) for column in columns],
+        "kinds": [column.kind for column in columns],
+        "body": body,
+        "baseline": [tables.percent(value) for value in floor] if known else None,
+        "baseline_name": tables.BASELINE,
+    }
+
+
+def _cell(cell: Summary, anchors: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "text": tables.score_text(cell),
+        "sd": None if cell.sd is None else tables.percent(cell.sd),
+        "range": f"{tables.percent(cell.low)}–{tables.percent(cell.high)}" if cell.scores else "",
+        "runs": cell.count,
+        "lacking": cell.missing,
+        "link": anchors.get(cell.keys[0]) if cell.keys else None,
+    }
+
+
+def _shown_stages(stages: Sequence[Mapping[str, Any]], detail: Detail) -> tuple[list[Any], str]:
+    """The stages to list, each key once, and in words what is not listed."""
+    distinct = list({str(stage["key"]): stage for stage in stages}.values())
+    if not detail.stages:
+        return [], f"The {len(distinct)} stages are not listed, to keep the page under 1 MB."
+    if len(distinct) <= STAGE_LIMIT:
+        return distinct, ""
+    kept = [stage for stage in distinct if stage["kind"] != "evaluate"]
+    return kept, f"The {len(distinct) - len(kept)} evaluate stages are not listed here."
+
+
+def _missing(rows: Sequence[Row], study: Study) -> dict[str, Any]:
+    fields = ("task", "regime", "target", "shots", "draw", "seed")
+    listed = [
+        {name: m[name] for name in fields} | {"reason": m["reason"]} for m in study["missing"]
+    ]
+    listed += [
+        {name: row[name] for name in fields} | {"reason": f"evaluated, but {row['metric']} is NaN"}
+        for row in rows
+        if tables.percent(row["score"]) == tables.NO_SCORE
+    ]
+    listed.sort(key=lambda m: [str(m["reason"]), *(str(m[name]) for name in fields)])
+    reasons: dict[str, int] = {}
+    for entry in listed:
+        reasons[str(entry["reason"])] = reasons.get(str(entry["reason"]), 0) + 1
+    return {"reasons": reasons, "listed": listed[:MISSING_LIMIT], "count": len(listed)}
+
+
+def _provenance(
+    rows: Sequence[Row], anchors: Mapping[str, str], stage_ids: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """A line an evaluate key, which cells may share: then their regimes stand side by side."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if str(row["evaluate_key"]) in anchors:
+            found.setdefault(str(row["evaluate_key"]), []).append(row)
+    out = []
+    for key, those in found.items():
+        train = str(those[0]["train_key"])
+        scores = {str(row["metric"]): tables.percent(row["score"]) for row in those}
+        line: dict[str, Any] = {
+            name: ", ".join(dict.fromkeys("–" if r[name] is None else str(r[name]) for r in those))
+            for name in ("task", "regime", "shots", "target", "draw", "seed", "n")
+        }
+        line |= {"id": anchors[key], "key": key, "train": train, "stage": stage_ids.get(train)}
+        line["scores"] = "; ".join(f"{name} {value}" for name, value in scores.items())
+        line["bound"] = any(row["upper_bound"] for row in those)
+        out.append(line)
+    return out
+
+
+def _count(value: float | None) -> str:
+    return tables.NO_SCORE if value is None else f"{value:,.0f}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return tables.NO_SCORE
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes = round(value / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _flops(value: float | None) -> str:
+    return tables.NO_SCORE if value is None else f"{value:.2e}"

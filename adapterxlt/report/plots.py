@@ -1,0 +1,404 @@
+"""Pictures of scores and of stage sharing, as SVG text that takes its colours from the page.
+
+It draws what `report.tables` computed and computes no statistic of its own; matplotlib is imported
+inside the functions, and neither a clock nor a random number shapes the bytes.
+`report.html` puts the pictures beneath its tables.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from typing import Any
+
+from adapterxlt.report.tables import Column, Line, Pivot, Summary, column_name, percent, score_text
+
+# (light, dark) of each series: the hues of Okabe and Ito (2008), darkened or lightened until they
+# reach a contrast of 3:1 against the page; marker shapes tell the series apart without colour.
+SERIES = (
+    ("#0072b2", "#56b4e9"),
+    ("#c44e00", "#ff9a4d"),
+    ("#00805c", "#2fcf9f"),
+    ("#a8437d", "#f0a3cf"),
+    ("#8f6500", "#f0cf52"),
+    ("#5b4bb5", "#b3a7ff"),
+    ("#5c5c5c", "#c4c4c4"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+WIDEST_TARGETS = 30
+
+# Stand-ins that matplotlib can draw with; `_restyle` turns them into colours of the page.
+_INK, _RULE = "#0a0bf0", "#0a0bf1"
+_STANDINS = {_INK: "currentColor", _RULE: "var(--rule,#9a9a9a)"}
+_STANDINS |= {f"#0a0b0{i}": f"var(--s{i},{light})" for i, (light, _) in enumerate(SERIES)}
+_REFERENCE = re.compile(r"(?:href=\"#|url\(#)([^\")]+)")
+_INLINE_STYLE = re.compile(r' style="([^"]*)"')
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.edgecolor": _RULE,
+    "grid.color": _RULE,
+    "grid.alpha": 0.35,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing: `svg` is safe to put into a page as it is; `caption` says what is drawn."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def shots_picture(data: Pivot, prefix: str) -> Picture:
+    """Score against shots, a line a regime, a panel a resource class and one over all targets.
+
+    `prefix` makes the ids inside the SVG unique in a page; the same holds for every picture.
+    """
+    panels = [i for i, c in enumerate(data.columns) if c.kind in ("class", "overall")]
+    ticks = sorted({line.shots for line in data.lines})
+    names = _names(data)
+
+    def paint(figure: Any) -> None:
+        axes = _grid(figure, len(panels))
+        for place, (ax, i) in enumerate(zip(axes, panels, strict=True)):
+            for rank, name in enumerate(names):
+                _curve(ax, [line for line in data.lines if line.label == name], i, rank, ticks)
+            if (floor := data.baseline[i]) is not None:
+                ax.axhline(100 * floor, color=_INK, linewidth=0.8, linestyle=(0, (1, 3)))
+            ax.set_title(_panel_name(data.columns[i]))
+            ax.set_xticks(range(len(ticks)), [str(shots) for shots in ticks])
+            ax.set_xlim(-0.4, len(ticks) - 0.6)
+            ax.set_xlabel("shots")
+            if place % 3 == 0:
+                ax.set_ylabel(f"{_short(data.metric)} x 100")
+        _legend(figure, axes)
+
+    rows = -(-len(panels) // 3)
+    height = 2.9 * rows + 0.25 * (-(-len(names) // 3)) + 0.2
+    caption = (
+        f"Mean {data.metric} over the target languages of a class, against shots (evenly spaced). "
+        "Bands and bars: one standard deviation of single runs to each side, as under ± in the "
+        "table. Zero-shot scores are carried across as a thin dashed line; dotted: always "
+        "answering the most frequent label."
+    )
+    return _picture(f"{data.task}: score against shots", caption, data, prefix, 9.0, height, paint)
+
+
+def heat_picture(data: Pivot, prefix: str) -> Picture:
+    """Mean score of every target by regime, a block for each number of shots."""
+    shown = [i for i, c in enumerate(data.columns) if c.kind in ("target", "overall")]
+    blocks = [[line for line in data.lines if line.shots == shots] for shots in _shots(data)]
+    means = [m for line in data.lines for i in shown if (m := line.cells[i].mean) is not None]
+    low, high = min(means, default=0.0), max(means, default=1.0)
+
+    def paint(figure: Any) -> None:
+        heights = [len(block) for block in blocks]
+        axes = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for ax, block in zip(axes, blocks, strict=True):
+            for y, line in enumerate(block):
+                for x, i in enumerate(shown):
+                    _tile(ax, x, y, line.cells[i], low, high)
+            ax.set_xlim(-0.5, len(shown) - 0.5)
+            ax.set_ylim(len(block) - 0.5, -0.5)
+            ax.set_title(_shots_name(block[0].shots), loc="left")
+            ax.set_yticks(range(len(block)), [_short(line.label) for line in block])
+            ax.set_xticks(range(len(shown)), [_short(column_name(data.columns[i])) for i in shown])
+            ax.tick_params(length=0)
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+            if len(shown) > 14:
+                ax.tick_params(axis="x", rotation=60)
+
+    tall = 0.26 * sum(map(len, blocks)) + 0.62 * len(blocks) + 0.2
+    wide = max(9.0, 2.6 + 0.46 * len(shown))
+    caption = (
+        f"Mean {data.metric} x 100 by regime and target. The darkest tile is the lowest mean of "
+        f"the picture ({percent(low)}), the lightest the highest ({percent(high)}); – has no "
+        "score, * lacks some."
+    )
+    return _picture(f"{data.task}: targets by regimes", caption, data, prefix, wide, tall, paint)
+
+
+def spread_picture(data: Pivot, prefix: str) -> Picture | None:
+    """One dot for every run of a target and regime; None above `WIDEST_TARGETS` targets."""
+    shown = [i for i, c in enumerate(data.columns) if c.kind == "target"]
+    if len(shown) > WIDEST_TARGETS:
+        return None
+    names, shots = _names(data), _shots(data)
+    densest = max(sum(line.shots == number for line in data.lines) for number in shots)
+
+    def paint(figure: Any) -> None:
+        axes = _grid(figure, len(shots), sharex=True)
+        for ax, number in zip(axes, shots, strict=True):
+            block = [line for line in data.lines if line.shots == number]
+            for place, line in enumerate(block):
+                dodge = (place - (len(block) - 1) / 2) * 0.8 / densest
+                cells = [line.cells[i] for i in shown]
+                _dots(ax, cells, dodge, names.index(line.label), line.label)
+            ax.set_yticks([i + 0.5 for i in range(len(shown) - 1)], minor=True)
+            ax.grid(axis="y", which="minor", alpha=0.8)
+            ax.grid(visible=False, axis="y", which="major")
+            ax.tick_params(axis="y", which="minor", length=0)
+            ax.set_title(_shots_name(number))
+            ax.set_yticks(range(len(shown)), [_short(data.columns[i].name) for i in shown])
+            ax.set_ylim(len(shown) - 0.4, -0.6)
+            ax.set_xlabel(f"{_short(data.metric)} x 100")
+        _legend(figure, axes)
+
+    rows = -(-len(shots) // 3)
+    tall = rows * (0.9 + len(shown) * max(0.3, 0.08 * densest)) + 0.25 * (-(-len(names) // 3))
+    caption = (
+        f"One dot a run (draw and seed) of a target: {data.metric} x 100. Dots far apart on one "
+        "height mean that the score hangs on the draw of shots or on the seed of training."
+    )
+    return _picture(f"{data.task}: spread of the runs", caption, data, prefix, 9.0, tall, paint)
+
+
+def sharing_picture(
+    kinds: Sequence[tuple[str, tuple[int, int, int]]], state: str, prefix: str, lab: bool
+) -> Picture:
+    """Bars for each (kind, (stages if nothing were shared, distinct stages, those in `state`))."""
+    labels = ("needed by cells, nothing shared", "distinct stages", state)
+    most = max((max(counts) for _, counts in kinds), default=1)
+
+    def paint(figure: Any) -> None:
+        ax = figure.subplots()
+        for rank, label in enumerate(labels):
+            values = [counts[rank] for _, counts in kinds]
+            heights = [place + 0.27 * (rank - 1) for place in range(len(kinds))]
+            ax.barh(heights, values, height=0.24, color=_colour(rank), label=label)
+            for y, value in zip(heights, values, strict=True):
+                ax.text(value + 0.01 * most, y, f"{value:,}", va="center", fontsize=8)
+        ax.set_yticks(range(len(kinds)), [kind for kind, _ in kinds])
+        ax.set_ylim(len(kinds) - 0.45, -0.55)
+        ax.set_xlim(0, 1.1 * max(most, 1))
+        ax.set_xlabel("stages")
+        ax.grid(False, axis="y")
+        _legend(figure, [ax])
+
+    caption = (
+        "Stages of each kind: as many as the result cells ask for, as many as are distinct, and "
+        f"as many of those as are in the state: {state}."
+    )
+    tall = 1.0 + 0.62 * max(len(kinds), 1)
+    title = "What sharing saved"
+    return Picture(
+        title, caption, _svg(f"{title}{' (lab)' if lab else ''}", caption, prefix, 9.0, tall, paint)
+    )
+
+
+def palette_css(place: int) -> str:
+    """CSS declarations of the series colours: `place` 0 for a light page, 1 for a dark one."""
+    return "".join(f"--s{i}:{pair[place]};" for i, pair in enumerate(SERIES))
+
+
+def _picture(
+    title: str,
+    caption: str,
+    data: Pivot,
+    prefix: str,
+    width: float,
+    height: float,
+    paint: Callable[[Any], None],
+) -> Picture:
+    title = f"{title} (lab)" if data.lab else title
+    return Picture(title, caption, _svg(title, caption, prefix, width, height, paint))
+
+
+def _curve(ax: Any, lines: Sequence[Line], column: int, rank: int, ticks: Sequence[int]) -> None:
+    known = [(ticks.index(line.shots), line.cells[column], line) for line in lines]
+    known = [entry for entry in known if entry[1].mean is not None]
+    if not known:
+        return
+    colour = _colour(rank)
+    xs = [x for x, _, _ in known]
+    means = [100 * (cell.mean or 0.0) for _, cell, _ in known]
+    sds = [100 * (cell.sd or 0.0) for _, cell, _ in known]
+    dashes = "--" if known[0][2].upper_bound else "-"
+    marker = MARKERS[rank % len(MARKERS)]
+    label = known[0][2].label
+    ax.plot(xs, means, color=colour, linestyle=dashes, marker=marker, markersize=4.5, label=label)
+    lower = [mean - sd for mean, sd in zip(means, sds, strict=True)]
+    upper = [mean + sd for mean, sd in zip(means, sds, strict=True)]
+    if len(xs) > 1:
+        ax.fill_between(xs, lower, upper, color=colour, alpha=0.14, linewidth=0)
+    else:
+        ax.vlines(xs, lower, upper, color=colour, linewidth=1.2)
+        if xs == [0] and ticks[0] == 0 and len(ticks) > 1:
+            ax.axhline(means[0], color=colour, linewidth=0.7, linestyle=(0, (4, 4)), alpha=0.7)
+
+
+def _dots(ax: Any, cells: Sequence[Summary], dodge: float, rank: int, name: str) -> None:
+    xs = [100 * score for cell in cells for score in cell.scores]
+    ys = [place + dodge for place, cell in enumerate(cells) for _ in cell.scores]
+    if not xs:
+        return
+    marker = MARKERS[rank % len(MARKERS)]
+    ax.plot(xs, ys, marker, color=_colour(rank), markersize=3.4, alpha=0.75, label=name)
+
+
+def _tile(ax: Any, x: int, y: int, cell: Summary, low: float, high: float) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    if cell.mean is None:
+        ax.text(x, y, score_text(cell), ha="center", va="center")
+        return
+    place = (cell.mean - low) / (high - low) if high > low else 0.5
+    # cividis reads the same with and without colour vision, on a light and on a dark page.
+    red, green, blue, _ = colormaps["cividis"](place)
+    light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+    tile = Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=(red, green, blue), linewidth=0)
+    tile.set_clip_on(False)
+    ax.add_patch(tile)
+    ink = "#000000" if light else "#ffffff"
+    ax.text(x, y, score_text(cell), ha="center", va="center", fontsize=8, color=ink)
+
+
+def _grid(figure: Any, count: int, *, sharex: bool = False) -> list[Any]:
+    """`count` axes, three a row, the empty places of the last row removed."""
+    wide = max(1, min(3, count))
+    grid = figure.subplots(-(-count // wide) or 1, wide, squeeze=False, sharex=sharex, sharey=True)
+    axes = list(grid.flat)
+    for ax in axes[count:]:
+        ax.remove()
+    return axes[:count]
+
+
+def _legend(figure: Any, axes: Sequence[Any]) -> None:
+    found: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        names = [_short(label) for label in found]
+        figure.legend(list(found.values()), names, loc="outside lower left", ncols=3)
+
+
+def _svg(
+    title: str,
+    description: str,
+    prefix: str,
+    width: float,
+    height: float,
+    paint: Callable[[Any], None],
+) -> str:
+    """Draw on a `width` x `height` inch figure and return SVG fit for the inside of a page."""
+    with _style(prefix):
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        paint(figure)
+        out = StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return _restyle(out.getvalue(), title, description, prefix)
+
+
+@contextmanager
+def _style(prefix: str) -> Iterator[None]:
+    import matplotlib
+
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        # Text stays text, so a glyph that matplotlib's own font lacks is the browser's to find.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        # The user's matplotlibrc must not shape the page.
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams["svg.hashsalt"] = prefix
+        yield
+
+
+def _restyle(svg: str, title: str, description: str, prefix: str) -> str:
+    """Strip what a page does not need, take over the page's colours, make the ids unique."""
+    width, height = (float(v) for v in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0])
+    inside = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    for unwanted in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
+        inside = re.sub(unwanted, "", inside, flags=re.DOTALL)
+    names = {name: f"{prefix}-{i}" for i, name in enumerate(_unique(_REFERENCE, inside))}
+    styles = {text: f"{prefix}s{i}" for i, text in enumerate(_unique(_INLINE_STYLE, inside))}
+
+    def rename(found: re.Match[str]) -> str:
+        return f' id="{names[found[1]]}"' if found[1] in names else ""
+
+    def mend(match: re.Match[str]) -> str:
+        tag = match.group(0).replace("xlink:href", "href")
+        tag = re.sub(r' transform="rotate\(-?0 [^"]*"', "", tag)
+        tag = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number.group(0)):.2f}", tag)
+        tag = _REFERENCE.sub(lambda found: found[0].replace(found[1], names[found[1]]), tag)
+        tag = _INLINE_STYLE.sub(lambda found: f' class="{styles[found[1]]}"', tag)
+        return re.sub(r' id="([^"]+)"', rename, tag)
+
+    inside = re.sub(r"<[^>]+>", mend, inside)
+    inside = re.sub(r"\s*\n\s*", "\n", inside).strip()
+    # A rule for each distinct style instead of its text at every dot: a third of the bytes.
+    rules = "".join(f".{name}{{{_colours(text)}}}" for text, name in styles.items())
+    size = f"width:100%;min-width:{width:.0f}px;max-width:{1.6 * width:.0f}px"
+    return (
+        f'<svg role="img" aria-labelledby="{prefix}-t {prefix}-d" '
+        f'viewBox="0 0 {width:g} {height:g}" '
+        f'style="{size};font-family:system-ui,sans-serif;stroke-linejoin:round;stroke-linecap:butt">\n'
+        f'<title id="{prefix}-t">{escape(title)}</title>\n'
+        f'<desc id="{prefix}-d">{escape(description)}</desc>\n'
+        f"<style>{rules}</style>\n{inside}\n</svg>"
+    )
+
+
+def _unique(pattern: re.Pattern[str], text: str) -> list[str]:
+    tags = re.findall(r"<[^>]+>", text)
+    return list(dict.fromkeys(found for tag in tags for found in pattern.findall(tag)))
+
+
+def _colours(style: str) -> str:
+    """The style with the page's font and colours instead of matplotlib's font and the stand-ins."""
+    style = re.sub(r"font-family: [^;]*; ", "", style)
+    for standin, colour in _STANDINS.items():
+        style = style.replace(standin, colour)
+    return style.replace(": ", ":").replace("; ", ";")
+
+
+def _names(data: Pivot) -> list[str]:
+    """The regimes' labels, each once, in the order that fixes their colours."""
+    return list(dict.fromkeys(line.label for line in data.lines))
+
+
+def _shots(data: Pivot) -> list[int]:
+    return list(dict.fromkeys(line.shots for line in data.lines))
+
+
+def _colour(rank: int) -> str:
+    return f"#0a0b0{rank % len(SERIES)}"
+
+
+def _panel_name(column: Column) -> str:
+    return "all targets" if column.kind == "overall" else f"class {_short(column.name)}"
+
+
+def _short(name: str) -> str:
+    """A name cut in its middle, so that a long one leaves room to draw and keeps "upper bound"."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    return shown if len(shown) <= 36 else f"{shown[:17]}…{shown[-18:]}"
+
+
+def _shots_name(shots: int) -> str:
+    return "zero-shot" if shots == 0 else f"{shots} shots"

@@ -1,0 +1,152 @@
+"""Tidy rows with provenance, read back from the store; and what is missing.
+
+Rows are what tables, exports and the page are pure functions of. Nothing here computes or guesses:
+a cell without a finished evaluation gives no row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adapterxlt.core.tasks import TASKS
+from adapterxlt.run.scheduler import Outcome
+from adapterxlt.run.study import Study
+
+Row = dict[str, Any]
+
+
+def collect(study: Study) -> list[Row]:
+    """One row per cell and metric, in the plan's order; scores are shares in 0..1."""
+    rows = []
+    recipe = study.recipe
+    for cell, key in study.plan.cells.items():
+        record = study.store.read(key)
+        if record is None:
+            continue
+        source = cell.role == "source"
+        for metric, values in record.facts["metrics"].items():
+            rows.append(
+                {
+                    "study": recipe.name,
+                    "task": cell.task,
+                    "metric": metric,
+                    "primary": metric == TASKS[cell.task].primary,
+                    "regime": cell.regime,
+                    "source": recipe.source,
+                    "target": cell.target,
+                    "role": cell.role,
+                    "resource_class": "source" if source else recipe.class_of(cell.target),
+                    "shots": cell.shots,
+                    "draw": cell.draw,
+                    "seed": cell.seed,
+                    "score": values["score"],
+                    "n": record.facts["n"],
+                    "baseline": values["baseline"],
+                    "upper_bound": False,
+                    "lab": TASKS[cell.task].lab,
+                    "evaluate_key": key,
+                    "train_key": record.stage["inputs"]["trained"],
+                }
+            )
+    return rows
+
+
+def missing(study: Study, outcome: Outcome | None = None) -> list[Row]:
+    """Cells without a score, each with the reason."""
+    rows = []
+    for cell, key in study.plan.cells.items():
+        if key in study.store:
+            continue
+        reason = "not run yet"
+        if outcome is not None:
+            culprit = outcome.blocked.get(key, key)
+            if culprit in outcome.failed:
+                reason = f"{study.plan.labels[culprit]} failed: {outcome.failed[culprit]}"
+        rows.append(
+            {
+                "task": cell.task,
+                "regime": cell.regime,
+                "target": cell.target,
+                "shots": cell.shots,
+                "draw": cell.draw,
+                "seed": cell.seed,
+                "reason": reason,
+            }
+        )
+    return rows
+
+
+def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
+    """What the page says of a study besides its rows: recipe, regimes, stages, versions, data."""
+    plan, recipe = study.plan, study.recipe
+    stages, versions = [], {}
+    for key, stage in plan.stages.items():
+        record = study.store.read(key)
+        facts = record.facts if record is not None else {}
+        versions.update(facts.get("environment", {}))
+        state = "missing" if record is None else "done"
+        if outcome is not None and key in outcome.failed:
+            state = "failed"
+        work = study.work(key)
+        stages.append(
+            {
+                "key": key,
+                "kind": _kind(stage),
+                "label": plan.labels[key],
+                "state": state,
+                "cells": plan.sharing[key],
+                "seconds": facts.get("seconds"),
+                "steps": facts.get("steps"),
+                "tokens": facts.get("tokens"),
+                "parameters": facts.get("parameters"),
+                "flops": work.flops,
+                "final_loss": facts.get("final_loss"),
+            }
+        )
+    return {
+        "name": recipe.name,
+        "question": recipe.question,
+        "recipe": study.loaded.document.text,
+        "overrides": list(study.loaded.overrides),
+        "resolved": study.loaded.resolved_text(),
+        "regimes": [
+            {"name": r.name, "phases": [phase.describe() for phase in r.phases]}
+            for r in recipe.regime_list
+        ],
+        "stages": stages,
+        "missing": missing(study, outcome),
+        "versions": versions,
+        "data": _data(study),
+        "backbone": {
+            "name": study.backbone.name,
+            "digest": (study.backbone.digests or {}).get("weights", ""),
+            "parameters": study.backbone.parameters,
+        },
+        "lab": recipe.is_lab or any(TASKS[task].lab for task in recipe.tasks),
+        "precision": recipe.precision,
+    }
+
+
+def _kind(stage: Any) -> str:
+    if stage.kind == "train":
+        return "language adapter" if stage.params["objective"] == "mlm" else "task adapter"
+    return str(stage.kind)
+
+
+def _data(study: Study) -> list[dict[str, Any]]:
+    """Every split that was read, once."""
+    found = {}
+    for stage in study.plan.stages.values():
+        used = [*stage.params.get("streams", ()), stage.params.get("data")]
+        for data in used:
+            if isinstance(data, dict):
+                at = (data["task"], data["language"], data["split"])
+                rows = study.plan.data[data["data"]].rows
+                found[at] = {
+                    "task": at[0],
+                    "language": at[1],
+                    "split": at[2],
+                    "rows": rows,
+                    "digest": data["data"],
+                }
+    return [found[at] for at in sorted(found)]

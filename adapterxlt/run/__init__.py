@@ -1,0 +1,1 @@
+"""The moving parts: studies, the scheduler, pools and workers."""

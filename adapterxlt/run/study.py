@@ -1,0 +1,204 @@
+"""A study: a valid recipe with its data, backbone, plan and store, ready to be looked at or run.
+
+Opening one checks everything that can be checked before anything is computed, and imports no torch.
+The command line and library users work through it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from adapterxlt.core import cost
+from adapterxlt.core.canon import digest
+from adapterxlt.core.errors import DataError, Fault, RecipeError, UsageError
+from adapterxlt.core.lowering import BackboneInfo, cells_of, lower
+from adapterxlt.core.plan import Cell, Plan
+from adapterxlt.core.recipe import LoadedRecipe, Recipe, load_recipe
+from adapterxlt.corpora.backbones import folder_backbone, lab_backbone
+from adapterxlt.corpora.sources import FolderCorpus, LabCorpus
+from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
+from adapterxlt.run.scheduler import Listener, Outcome, execute
+from adapterxlt.run.worker import Places, Request
+from adapterxlt.store.store import Store
+
+DEFAULT_STORE = ".adapterxlt"
+
+
+def store_root(given: str | Path | None = None) -> Path:
+    """The store's folder: as given, from ADAPTERXLT_STORE, or ``.adapterxlt`` here."""
+    return Path(given or os.environ.get("ADAPTERXLT_STORE") or DEFAULT_STORE)
+
+
+@dataclass
+class Study:
+    """A recipe made ready. ``open`` is the way to get one."""
+
+    loaded: LoadedRecipe
+    store: Store
+    corpus: FolderCorpus | LabCorpus
+    backbone: BackboneInfo
+    plan: Plan
+    places: Places
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.loaded.recipe
+
+    @classmethod
+    def open(
+        cls,
+        recipe: LoadedRecipe | str | Path,
+        *,
+        store: str | Path | None = None,
+        data: str | None = None,
+        backbone: str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Study:
+        """Read a recipe, check it against its data and backbone, and plan it.
+
+        Args:
+            recipe: a file, or one already loaded.
+            store: folder of finished stages; see `store_root`.
+            data: `lab` or a data folder, in place of the recipe's.
+            backbone: `lab` or a backbone folder, in place of the recipe's.
+            overrides: ``key=value`` changes of the recipe.
+
+        Raises:
+            RecipeError: every fault of the recipe or of the data it needs.
+            UsageError: a folder that is missing or not what it should be.
+        """
+        loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
+        data = _place("data", data, loaded)
+        backbone = _place("backbone", backbone, loaded)
+        opened = Store(store_root(store))
+        corpus = LabCorpus() if data == "lab" else FolderCorpus(Path(data), opened)
+        info = lab_backbone() if backbone == "lab" else folder_backbone(Path(backbone), opened)
+        faults = data_faults(loaded, corpus)
+        if faults:
+            raise RecipeError(faults)
+        plan = lower(loaded.recipe, corpus, info)
+        places = Places(opened.root, data, backbone)
+        study = cls(loaded, opened, corpus, info, plan, places)
+        study._remember()
+        return study
+
+    def request(self, key: str) -> Request:
+        """A stage as it travels to a worker."""
+        return Request(key, self.plan.labels[key], self.plan.stages[key], self.places)
+
+    def run(
+        self,
+        *,
+        workers: int = 1,
+        threads: int = 1,
+        micro_batch: int | None = None,
+        snapshot_every: float = 20.0,
+        listener: Listener | None = None,
+        pool: Pool | None = None,
+    ) -> Outcome:
+        """Compute what the store lacks. ``workers=0`` computes in this process."""
+        self.places = replace(
+            self.places, threads=threads, micro_batch=micro_batch, snapshot_every=snapshot_every
+        )
+        if not self.plan.needed({key for key in self.plan.stages if key in self.store}):
+            return Outcome()
+        if pool is None:
+            pool = ProcessPool(workers) if workers > 0 else SerialPool()
+        events = self.store.root / "notes" / "events" / f"{self.recipe.name}.jsonl"
+        return execute(self.plan, self.store, pool, self.request, listener=listener, events=events)
+
+    @cached_property
+    def speed(self) -> cost.Rates:
+        """Rates for estimates: from finished stages of this plan, else from a calibration."""
+        seconds = {}
+        for key in self.plan.stages:
+            record = self.store.read(key) if key in self.store else None
+            if record is not None and not record.facts.get("resumed_at"):
+                seconds[key] = float(record.facts["seconds"])
+        return cost.rates(self.plan, self.backbone.shape, seconds)
+
+    def work(self, key: str) -> cost.Work:
+        return cost.work_of(self.plan.stages[key], self.backbone.shape, self.plan.data)
+
+    def done(self) -> set[str]:
+        return {key for key in self.plan.stages if key in self.store}
+
+    def cell(self, **wanted: object) -> tuple[Cell, str]:
+        """The first cell with these fields, and its key; ``UsageError`` when there is none."""
+        for cell, key in self.plan.cells.items():
+            if all(getattr(cell, name) == value for name, value in wanted.items()):
+                return cell, key
+        asked = ", ".join(f"{name}={value}" for name, value in wanted.items())
+        raise UsageError(f"the study has no cell with {asked}", where=self.recipe.name)
+
+    def _remember(self) -> None:
+        """Note which study the stages belong to, for `status` and garbage collection."""
+        name = digest("study", self.loaded.resolved_text())[:32]
+        if self.store.noted("studies", name) is None:
+            value = {
+                "name": self.recipe.name,
+                "recipe": self.loaded.resolved_text(),
+                "keys": sorted(self.plan.stages),
+            }
+            self.store.note("studies", name, value)
+
+
+def _place(what: str, given: str | None, loaded: LoadedRecipe) -> str:
+    """The data or backbone of a study: the option's, else the recipe's."""
+    if given is not None:
+        return given if given == "lab" else str(Path(given).absolute())
+    written: str | None = getattr(loaded.recipe, what)
+    if written is None:
+        raise UsageError(
+            f"the recipe names no {what}", where=loaded.document.name, hint=f"give --{what} DIR"
+        )
+    return written if written == "lab" else str((loaded.folder / written).absolute())
+
+
+def data_faults(loaded: LoadedRecipe, corpus: FolderCorpus | LabCorpus) -> list[Fault]:
+    """Everything the recipe asks of the data that is not there, each at its line."""
+    recipe = loaded.recipe
+    faults: dict[Fault, None] = {}
+
+    def attempt(where: str, check: object, *arguments: object) -> None:
+        try:
+            check(*arguments)  # type: ignore[operator]
+        except DataError as error:
+            what = f"{error.what} ({error.where})" if error.where else error.what
+            faults[Fault(what, where, error.hint)] = None
+
+    def shots(task: str, target: str, wanted: int, where: str) -> None:
+        split = corpus.shots_split(task, target)
+        have = corpus.info(task, target, split).rows
+        if wanted > have:
+            what = f"{wanted} shots, but {task} has {have} {split} rows in {target!r}"
+            faults[Fault(what, where, f"take {have} or fewer")] = None
+
+    for task in recipe.tasks:
+        attempt(loaded.where("source"), corpus.info, task, recipe.source, "train")
+        for i, target in enumerate(recipe.targets):
+            attempt(loaded.where("targets", i), corpus.info, task, target, "test")
+        for regime in recipe.regime_list:
+            if not regime.per_target:
+                attempt(loaded.where("source"), corpus.info, task, recipe.source, "test")
+            for _, count, draw, _ in cells_of(recipe.model_copy(update={"tasks": (task,)}), regime):
+                if draw is None and not regime.uses_shots:
+                    continue
+                fixed = [p.shots for p in regime.phases if isinstance(p.shots, int)]
+                place = ("shots", recipe.shots.index(count)) if count else ("regimes",)
+                for target in recipe.targets:
+                    for wanted in {count, *fixed} - {0}:
+                        attempt(
+                            loaded.where(*place), shots, task, target, wanted, loaded.where(*place)
+                        )
+    if recipe.language_adapters is not None:
+        texts = recipe.language_adapters.texts
+        for place, language in [(("source",), recipe.source)] + [
+            (("targets", i), target) for i, target in enumerate(recipe.targets)
+        ]:
+            attempt(loaded.where(*place), corpus.text_info, language, texts)
+    return list(faults)

@@ -1,0 +1,194 @@
+"""What comes with the package and what is registered: recipes, regimes, tasks, languages, methods.
+
+Answers `new`, `ls` and `show`; reads files, writes none, imports no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from adapterxlt.core.errors import UsageError, did_you_mean
+
+Listing = list[dict[str, Any]]
+
+
+def recipe_folder() -> Path:
+    """Where the shipped recipes are: in the checkout, or where an installation put them."""
+    checkout = Path(__file__).resolve().parent.parent / "recipes"
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "adapterxlt" / "recipes"
+
+
+def recipes() -> dict[str, Path]:
+    """Shipped recipes by name: their path in the folder of recipes, without ``.yaml``."""
+    folder = recipe_folder()
+    return {
+        str(path.relative_to(folder).with_suffix("")): path
+        for path in sorted(folder.rglob("*.yaml"))
+    }
+
+
+def find(name: str) -> Path:
+    """A recipe file by path, or a shipped one by name."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = recipes()
+    if name in shipped:
+        return shipped[name]
+    raise UsageError(
+        f"no recipe file and no shipped recipe {name!r}", hint=did_you_mean(name, shipped)
+    )
+
+
+def listing(what: str, store: str | None = None) -> Listing:
+    """Rows of `adapterxlt ls WHAT`."""
+    return _LISTINGS[what]() if what != "stages" else _stages(store)
+
+
+def show(name: str, store: str | None = None) -> str:
+    """A shipped recipe or regime as its file, or a stage's record as JSON."""
+    from importlib import resources
+
+    from adapterxlt.core.regimes import builtin_regimes
+
+    if name in builtin_regimes():
+        file = resources.files("adapterxlt") / "regimes" / f"{name}.yaml"
+        return file.read_text(encoding="utf-8")
+    shipped = recipes()
+    if name in shipped:
+        return shipped[name].read_text(encoding="utf-8")
+    found = _record(name, store) if len(name) >= 6 else None
+    if found is not None:
+        return found
+    known = [*builtin_regimes(), *shipped]
+    raise UsageError(f"nothing is called {name!r}", hint=did_you_mean(name, known))
+
+
+def _record(prefix: str, store: str | None) -> str | None:
+    import json
+
+    from adapterxlt.run.study import store_root
+    from adapterxlt.store.store import Store
+
+    if not store_root(store).is_dir():
+        return None
+    opened = Store(store_root(store))
+    keys = [key for key in opened if key.startswith(prefix)]
+    if len(keys) > 1:
+        raise UsageError(f"{len(keys)} stages begin with {prefix!r}", hint="give more digits")
+    record = opened.read(keys[0]) if keys else None
+    return json.dumps(record.body(), indent=1, ensure_ascii=False) + "\n" if record else None
+
+
+def _recipes() -> Listing:
+    from adapterxlt.core.yamlio import parse
+
+    rows = []
+    for name, path in recipes().items():
+        value = parse(path.read_text(encoding="utf-8"), str(path)).value
+        rows.append({"recipe": name, "question": " ".join(str(value.get("question", "")).split())})
+    return rows
+
+
+def _tasks() -> Listing:
+    from adapterxlt.core.tasks import TASKS
+
+    return [
+        {
+            "task": t.name,
+            "kind": t.kind,
+            "labels": len(t.labels),
+            "metrics": " ".join(t.metrics),
+            "what": t.summary,
+        }
+        for t in TASKS.values()
+    ]
+
+
+def _languages() -> Listing:
+    from adapterxlt import lab
+    from adapterxlt.core import languages
+
+    rows: Listing = [
+        {
+            "code": row.code,
+            "name": "laboratory",
+            "script": row.script,
+            "family": f"distance {row.distance}",
+            "joshi": row.resource,
+            "cc100": row.resource,
+        }
+        for row in lab.LANGUAGES.values()
+    ]
+    for language in languages.all_languages():
+        rows.append(
+            {
+                "code": language.code,
+                "name": language.name,
+                "script": language.script,
+                "family": language.family,
+                "joshi": languages.resource_class(language.code, "joshi"),
+                "cc100": languages.resource_class(language.code, "cc100"),
+            }
+        )
+    return rows
+
+
+def _methods() -> Listing:
+    from adapterxlt.core.specs import METHODS
+
+    return [
+        {
+            "method": m.name,
+            "reduction factor": m.reduction_factor,
+            "non-linearity": m.non_linearity,
+            "invertible": m.invertible,
+            "what": m.summary,
+        }
+        for m in METHODS.values()
+    ]
+
+
+def _regimes() -> Listing:
+    from adapterxlt.core.regimes import builtin_regimes
+
+    return [
+        {"regime": r.name, "phases": " > ".join(p.name for p in r.phases), "what": r.summary}
+        for r in builtin_regimes().values()
+    ]
+
+
+def _stages(store: str | None) -> Listing:
+    from adapterxlt.run.study import store_root
+    from adapterxlt.store.store import Store
+
+    if not store_root(store).is_dir():
+        raise UsageError("no store", where=str(store_root(store)), hint="see --store")
+    opened = Store(store_root(store))
+    rows = []
+    for key in opened:
+        record = opened.read(key)
+        assert record is not None
+        params = record.stage["params"]
+        data = params.get("streams") or [params.get("data")]
+        about = " + ".join(f"{d['task']}:{d['language']}" for d in data if d)
+        rows.append(
+            {
+                "key": key[:12],
+                "kind": record.stage["kind"],
+                "data": about,
+                "seconds": record.facts.get("seconds"),
+            }
+        )
+    return rows
+
+
+_LISTINGS = {
+    "recipes": _recipes,
+    "tasks": _tasks,
+    "languages": _languages,
+    "methods": _methods,
+    "regimes": _regimes,
+}

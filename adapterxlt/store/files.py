@@ -1,0 +1,71 @@
+"""The one atomic write that everything durable goes through.
+
+Bytes appear under their final name complete and on disk, or not at all. Used by the store and by
+nothing that could leave half a file behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes(path: Path, data: bytes, *, replace: bool = True, durable: bool = True) -> bool:
+    """Write ``data`` to ``path`` in one step.
+
+    Args:
+        replace: overwrite what is there; without it the first writer wins.
+        durable: wait until the bytes are on disk (off for progress notes).
+
+    Returns:
+        Whether this call's bytes are the ones under ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        if replace:
+            os.replace(name, path)
+        else:
+            try:
+                os.link(name, path)
+            except FileExistsError:
+                return False
+        if durable:
+            _sync_folder(path.parent)
+        return True
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Write a JSON value in one step, readable by people, sorted."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(), durable=durable)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value at ``path``, or ``None`` when there is no readable one."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

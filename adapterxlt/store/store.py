@@ -1,0 +1,198 @@
+"""The content-addressed store: objects by digest, records by stage key, published once.
+
+Bytes are written before the record that names them, a record says its own digest, and every read
+is checked, so a record that can be read is complete. It knows nothing of recipes or models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapterxlt.core.canon import canonical, digest, sha256_hex
+from adapterxlt.core.errors import StoreDamaged, UsageError
+from adapterxlt.store.files import read_json, write_bytes, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage left: the digests of its files, and facts about it."""
+
+    key: str
+    stage: Mapping[str, Any]
+    files: Mapping[str, str]
+    """Digest of each file, by name."""
+    facts: Mapping[str, Any]
+    """Metrics, losses, seconds, versions: whatever the stage says of itself."""
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "stage": self.stage,
+            "files": dict(self.files),
+            "facts": self.facts,
+        }
+
+
+class Store:
+    """A folder that holds finished stages.
+
+    Args:
+        root: made when it is not there.
+
+    Raises:
+        UsageError: the folder is something else, of a newer format, or cannot be written.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+        self._verified: set[str] = set()
+        self._records: dict[str, Record] = {}
+        marker = self.root / "format.json"
+        found = read_json(marker)
+        if found is None:
+            if self.root.exists() and any(self.root.iterdir()):
+                raise UsageError(
+                    "not a store, and not empty", where=str(self.root), hint="give another --store"
+                )
+            try:
+                write_json(marker, {"adapterxlt store": FORMAT})
+            except OSError as error:
+                raise UsageError(f"cannot be written: {error}", where=str(self.root)) from None
+        elif not isinstance(found, dict) or found.get("adapterxlt store") != FORMAT:
+            raise UsageError(
+                f"store format {found}, this version reads {FORMAT}", where=str(self.root)
+            )
+
+    def object_path(self, digest_hex: str) -> Path:
+        return self.root / "objects" / digest_hex[:2] / digest_hex[2:]
+
+    def record_path(self, key: str) -> Path:
+        return self.root / "records" / key[:2] / f"{key[2:]}.json"
+
+    def put(self, data: bytes) -> str:
+        """Keep bytes; returns their SHA-256. Keeping the same bytes twice is one object."""
+        name = sha256_hex(data)
+        write_bytes(self.object_path(name), data, replace=False)
+        return name
+
+    def get(self, digest_hex: str) -> bytes:
+        """The bytes with this digest; raises ``StoreDamaged`` when they are missing or differ."""
+        path = self.object_path(digest_hex)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise _damaged("is missing", path) from None
+        if sha256_hex(data) != digest_hex:
+            raise _damaged("does not match its digest", path)
+        self._verified.add(digest_hex)
+        return data
+
+    def file(self, record: Record, name: str) -> Path:
+        """Path of a verified file of a record, for readers that map memory."""
+        digest_hex = record.files[name]
+        if digest_hex not in self._verified:
+            self.get(digest_hex)
+        return self.object_path(digest_hex)
+
+    def publish(
+        self,
+        key: str,
+        stage: Mapping[str, Any],
+        files: Mapping[str, bytes],
+        facts: Mapping[str, Any],
+    ) -> Record:
+        """Publish a finished stage: files first, the record last; the first writer wins."""
+        named = {name: self.put(data) for name, data in sorted(files.items())}
+        record = Record(key, stage, named, facts)
+        body = record.body()
+        text = canonical({**body, "check": digest("record", body)}) + "\n"
+        write_bytes(self.record_path(key), text.encode(), replace=False)
+        return self.read(key) or record
+
+    def read(self, key: str) -> Record | None:
+        """The record of a stage, or ``None``; raises ``StoreDamaged`` when it is not whole."""
+        if key in self._records:
+            return self._records[key]
+        path = self.record_path(key)
+        try:
+            body = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise _damaged("cannot be read", path) from None
+        check = body.pop("check", None) if isinstance(body, dict) else None
+        if check is None or check != digest("record", body) or body.get("key") != key:
+            raise _damaged("does not match its digest", path)
+        record = Record(body["key"], body["stage"], body["files"], body["facts"])
+        self._records[key] = record
+        return record
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records or self.record_path(key).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys of all records, sorted."""
+        for path in sorted((self.root / "records").glob("??/*.json")):
+            yield path.parent.name + path.stem
+
+    def materialize(self, record: Record, prefix: str = "") -> Path:
+        """A folder with the record's files under their names, for libraries that want folders.
+
+        Kept under ``work/`` and made anew when its files are not all there.
+        """
+        folder = self.root / "work" / "folders" / (prefix + record.key[:32])
+        for name, digest_hex in record.files.items():
+            path = folder / name
+            if not path.exists() or sha256_hex(path.read_bytes()) != digest_hex:
+                write_bytes(path, self.get(digest_hex))
+        return folder
+
+    def work(self, key: str) -> Path:
+        """Scratch of an unfinished stage: snapshot, progress, lock. Never trusted as a result."""
+        return self.root / "work" / "stages" / key
+
+    def clean(self, key: str) -> None:
+        """Remove the scratch of a finished stage."""
+        shutil.rmtree(self.work(key), ignore_errors=True)
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """One process works on a stage at a time. Saves work only; correctness never needs it."""
+        from filelock import FileLock
+
+        path = self.root / "work" / "locks" / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path):
+            yield
+
+    def note(self, kind: str, name: str, value: Any) -> None:
+        """Keep a small JSON note (a study, a cached inspection); the last writer wins."""
+        write_json(self.root / "notes" / kind / f"{name}.json", value)
+
+    def noted(self, kind: str, name: str) -> Any:
+        """A note, or ``None``."""
+        return read_json(self.root / "notes" / kind / f"{name}.json")
+
+    def forget(self, key: str) -> None:
+        """Take a damaged or unwanted record out of use; it is kept under ``quarantine/``."""
+        self._records.pop(key, None)
+        path = self.record_path(key)
+        if path.exists():
+            aside = self.root / "quarantine" / f"{key}.json"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, aside)
+
+
+def _damaged(what: str, path: Path) -> StoreDamaged:
+    return StoreDamaged(
+        f"stored file {what}", where=str(path), hint="run `adapterxlt fsck --mend`, then run again"
+    )
