@@ -33,7 +33,7 @@ bench: env
 env: $(READY)
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . 2>&1 | grep -v WARNING || true
 
-$(READY): setup.cfg constraints.txt
+$(READY):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch setuptools
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,check]'

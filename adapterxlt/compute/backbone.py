@@ -103,14 +103,14 @@ class Backbone:
             parameter.requires_grad_(False)
         if weights is None:
             return
-        wanted = {n: p for n, p in mine.items() if n in weights}
-        if not wanted:
-            raise StageError(f"none of the given weights belong to {name!r}")
+        wanted = {n: tuple(p.shape) for n, p in mine.items()}
+        given = {n: tuple(tensor.shape) for n, tensor in weights.items()}
+        if wanted != given:
+            odd = sorted(n for n in wanted.keys() | given.keys() if wanted.get(n) != given.get(n))
+            what = f"{odd[0]} is {given.get(odd[0], 'missing')}, not {wanted.get(odd[0], 'known')}"
+            raise StageError(f"weights do not fit the adapter or head: {what}")
         with torch.no_grad():
-            for n, parameter in wanted.items():
-                if parameter.shape != weights[n].shape:
-                    shapes = f"{tuple(weights[n].shape)} for {tuple(parameter.shape)}"
-                    raise StageError(f"weights do not fit: {n} has shape {shapes}")
+            for n, parameter in mine.items():
                 parameter.copy_(weights[n])
 
     def _parameters(self, name: str) -> dict[str, torch.nn.Parameter]:

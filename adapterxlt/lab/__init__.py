@@ -20,6 +20,7 @@ DEFAULT_SPEC: dict[str, Any] = {
     "batch": 32,
     "lr": 2e-3,
     "warmup": 0.1,
+    "decay": 0.4,
     "weight_decay": 0.01,
     "layers": 4,
     "hidden": 96,

@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapterxlt.core.canon import digest
+from adapterxlt.core.canon import digest, sha256_hex
 from adapterxlt.report.results import describe
 from adapterxlt.run.scheduler import Outcome
 from adapterxlt.run.study import Study
 from adapterxlt.store.files import read_json, write_bytes, write_json
+
+
+def _code() -> str:
+    """Digest of what makes the page, so that a changed template makes a new one."""
+    files = sorted(path for path in Path(__file__).parent.rglob("*") if path.is_file())
+    return sha256_hex(b"".join(path.read_bytes() for path in files if path.suffix != ".pyc"))
 
 
 def write(
@@ -21,7 +27,7 @@ def write(
     writing again what is there already costs nothing.
     """
     about = describe(study, outcome)
-    stamp = {"digest": digest("report", {"rows": rows, "study": about, "page": 1})}
+    stamp = {"digest": digest("report", {"rows": rows, "study": about, "code": _code()})}
     files = ("report.html", "results.csv", "recipe.yaml", "recipe.resolved.yaml")
     marker = folder / ".digest.json"
     if read_json(marker) == stamp and all((folder / name).exists() for name in files):

@@ -1,0 +1,127 @@
+"""The canonical form, digests, and everything that is drawn from digests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapterxlt.core.canon import canonical, derive, digest, neutral_free, sha256_hex, shuffled
+
+_SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)  # fmt: skip
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner),
+    max_leaves=12,
+)
+
+
+def test_the_canonical_form_does_not_move() -> None:
+    value = {"b": [1, 2.0, 1e-5, True, None, "é"], "a": {"z": None, "y": (1,)}, "c": None}
+    assert canonical(value) == '{"a":{"y":[1]},"b":[1,2.0,1e-05,true,null,"é"]}'
+    golden = "d5fe5bbda11f1b52bb1c0c54c8a9fb1dc1c92a0ec4d9a3cf2a4f9c4ab3b4a6b6"
+    assert digest("stage", value) == golden
+
+
+def test_golden_streams() -> None:
+    assert derive(1, "order", 0, "fi") == 0
+    assert shuffled(8, 1, "shots", "udpos", "fi") == []
+
+
+def test_none_is_neutral_in_mappings_only() -> None:
+    assert digest("t", {"a": 1, "new": None}) == digest("t", {"a": 1})
+    assert digest("t", [1, None]) != digest("t", [1])
+    assert digest("t", {"a": {"b": None}}) != digest("t", {})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [-float("inf")], {"a": float("nan")}])
+def test_numbers_without_a_form_are_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="no canonical form"):
+        canonical(value)
+
+
+@pytest.mark.parametrize("value", [{1: 2}, {"a": {None: 1}}, {1, 2}, b"bytes", object()])
+def test_things_json_has_no_form_for_are_refused(value: object) -> None:
+    with pytest.raises(TypeError):
+        canonical(value)
+
+
+def test_kinds_of_numbers_and_tags_are_told_apart() -> None:
+    digests = {digest("t", value) for value in (1, 1.0, True, "1", [1])}
+    assert len(digests) == 5
+    assert digest("a", 1) != digest("b", 1)
+    assert sha256_hex(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@given(_VALUES)
+def test_reading_the_canonical_form_back_gives_the_same_form(value: object) -> None:
+    import json
+
+    assert json.loads(canonical(value)) == neutral_free(value)
+    assert canonical(json.loads(canonical(value))) == canonical(value)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(), max_size=6), st.randoms())
+def test_the_order_of_fields_does_not_matter(value: dict[str, int], random: object) -> None:
+    items = list(value.items())
+    random.shuffle(items)  # type: ignore[attr-defined]
+    assert digest("t", dict(items)) == digest("t", value)
+
+
+@given(st.integers(0, 200), st.integers(0, 2**31), st.text(max_size=5))
+def test_shuffled_is_a_permutation(n: int, seed: int, purpose: str) -> None:
+    order = shuffled(n, seed, purpose)
+    assert sorted(order) == list(range(n))
+    assert order == shuffled(n, seed, purpose)
+
+
+def test_shuffled_moves_with_seed_purpose_and_indices() -> None:
+    orders = [shuffled(50, 1, "a"), shuffled(50, 2, "a"), shuffled(50, 1, "b"), shuffled(50, 1, "a", 0)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert orders[0] != list(range(50))
+
+
+def test_the_first_place_is_uniform_over_seeds() -> None:
+    first = [shuffled(4, seed, "shots")[0] for seed in range(2000)]
+    counts = [first.count(i) for i in range(4)]
+    # Standard deviation is 19; five of them.
+    assert all(abs(count - 500) < 97 for count in counts)
+
+
+@given(st.integers(0, 2**31), st.text(max_size=8), st.lists(st.integers() | st.text(), max_size=3))
+def test_derived_seeds_fit_in_63_bits(seed: int, purpose: str, indices: list[int | str]) -> None:
+    assert 0 <= derive(seed, purpose, *indices) < 2**63
+
+
+def test_derived_seeds_differ_by_place() -> None:
+    seeds = {derive(s, p, e, i) for s in (1, 2) for p in ("a", "b") for e in range(5) for i in range(5)}
+    assert len(seeds) == 100
+
+
+def test_nothing_depends_on_the_process() -> None:
+    program = (
+        "from adapterxlt.core.canon import derive, digest, shuffled;"
+        "print(derive(7, 'order', 3, 'fi'), shuffled(20, 7, 'shots', 'fi'), digest('t', {'b': 1, 'a': {'c': 2.5}}))"
+    )
+    here = f"{derive(7, 'order', 3, 'fi')} {shuffled(20, 7, 'shots', 'fi')} "
+    here += digest("t", {"a": {"c": 2.5}, "b": 1})
+    root = Path(__file__).resolve().parents[2]
+    for seed in ("1", "4242"):
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stdout.strip() == here

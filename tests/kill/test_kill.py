@@ -1,0 +1,99 @@
+"""SIGKILL in the middle of a real study, run again: the same rows and weights, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from adapterxlt.report.results import collect
+from adapterxlt.run.study import Study
+
+RECIPE = """\
+name: killed
+data: lab
+source: lab-root
+targets: [lab-near-high]
+tasks: [lab-pos]
+regimes: [zero-shot, sequential, joint]
+shots: [10]
+budget: {steps: 60, batch: 16, lr: 1e-3}
+language_adapters: {budget: {steps: 40}}
+limits: {train: 200, test: 20, text: 100}
+"""
+COMMAND = [sys.executable, "-c", "from adapterxlt.cli import main; main()"]
+
+
+def start(recipe: Path, store: Path, backbone: Path, workers: int) -> subprocess.Popen[bytes]:
+    arguments = [
+        "run", str(recipe), "--store", str(store), "--backbone", str(backbone),
+        "--workers", str(workers), "--snapshot-every", "0", "--out", str(store) + "-out",
+    ]  # fmt: skip
+    return subprocess.Popen(
+        COMMAND + arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def training_step(store: Path) -> int:
+    """The step of whatever stage is under way, by its own notes."""
+    steps = [0]
+    for path in store.glob("work/stages/*/progress.json"):
+        try:
+            steps.append(json.loads(path.read_text())["step"])
+        except (OSError, ValueError):
+            continue
+    return max(steps)
+
+
+def snapshots(store: Path) -> int:
+    return len(list(store.glob("work/stages/*/snapshot")))
+
+
+def outcome(recipe: Path, store: Path, backbone: Path) -> tuple[list[dict], dict[str, dict]]:
+    study = Study.open(recipe, store=store, backbone=str(backbone))
+    rows = collect(study)
+    files = {key: dict(study.store.read(key).files) for key in study.plan.stages}  # type: ignore[union-attr]
+    return rows, files
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_run_again(workers: int, tiny_backbone: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "killed.yaml"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    whole = start(recipe, tmp_path / "whole", tiny_backbone, workers)
+    output, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, output.decode()
+
+    store = tmp_path / "killed"
+    resumed = 0
+    for wanted in (1, 3):
+        process = start(recipe, store, tiny_backbone, workers)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if snapshots(store) and len(list(store.glob("records/*/*.json"))) >= wanted:
+                break
+            time.sleep(0.005)
+        # The parent alone: its workers have to notice by themselves.
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        resumed += snapshots(store)
+    assert resumed > 0, "no kill came while a stage had a snapshot"
+    last = start(recipe, store, tiny_backbone, workers)
+    output, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, output.decode()
+    assert outcome(recipe, store, tiny_backbone) == outcome(
+        recipe, tmp_path / "whole", tiny_backbone
+    )
+    study = Study.open(recipe, store=store, backbone=str(tiny_backbone))
+    facts = [study.store.read(key).facts for key in study.plan.stages]  # type: ignore[union-attr]
+    assert any(fact.get("resumed_at", 0) > 0 for fact in facts), "nothing went on from a snapshot"
+    again = start(recipe, store, tiny_backbone, workers)
+    output, _ = again.communicate(timeout=60)
+    assert b"nothing to run" in output
