@@ -30,7 +30,7 @@ def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--backbone", help="Backbone folder, or lab; in place of the recipe's."),
     ):
         function = option(function)
-    return _OVERRIDES(_RECIPE(function))
+    return _RECIPE(_OVERRIDES(function))
 
 
 class _Verbs(click.Group):
@@ -307,10 +307,11 @@ def _deliver(study: Any, out: Path | None, outcome: Any = None) -> None:
     """Print the tables and write the folder of results."""
     from adapterxlt import console
     from adapterxlt.report import folder
-    from adapterxlt.report.results import collect
+    from adapterxlt.report.results import collect, missing
 
     rows = collect(study)
-    console.show_tables(rows)
+    regimes = [regime.name for regime in study.recipe.regime_list]
+    console.show_tables(rows, missing=missing(study, outcome), regimes=regimes)
     written = folder.write(study, rows, out or Path("results") / study.recipe.name, outcome)
     click.echo(f"report: {written / 'report.html'}", err=True)
 

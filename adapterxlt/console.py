@@ -41,15 +41,25 @@ def show_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     _columns([header, *body])
 
 
-def show_tables(rows: Sequence[Mapping[str, Any]], *, spread: bool = False) -> None:
-    """The score table of every task."""
+def show_tables(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    spread: bool = False,
+    missing: Sequence[Mapping[str, Any]] = (),
+    regimes: Sequence[str] = (),
+) -> None:
+    """The score table of every task; ``missing`` cells are counted, not left out silently."""
     from adapterxlt.report import tables
 
     if not rows:
         click.echo("no results yet", err=True)
         return
     for task in dict.fromkeys(row["task"] for row in rows):
-        click.echo(tables.text_table(tables.score_table(rows, task, spread=spread)))
+        click.echo(
+            tables.text_table(
+                tables.score_table(rows, task, spread=spread, missing=missing, regimes=regimes)
+            )
+        )
 
 
 def show_plan(study: Study, *, as_json: bool, every: bool) -> None:

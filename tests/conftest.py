@@ -46,9 +46,7 @@ limits: {train: 80, test: 20, text: 60}
 """
 
 
-@pytest.fixture
-def small_recipe(tmp_path: Path) -> Path:
-    """All six regimes on two languages, a few steps each."""
-    path = tmp_path / "small.yaml"
-    path.write_text(SMALL, encoding="utf-8")
-    return path
+@pytest.fixture(scope="session")
+def small_text() -> str:
+    """A recipe: all six regimes on two languages, a few steps each."""
+    return SMALL

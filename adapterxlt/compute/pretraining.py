@@ -1,7 +1,7 @@
 """Makes the lab's own backbone: a tokenizer and a small masked LM of XLM-R's architecture.
 
-The only place where the weights of a whole model are trained; never touches a downloaded one. Called by the
-worker for a `pretrain` stage.
+The only place where the weights of a whole model are trained; never touches a downloaded one.
+Called by the worker for a `pretrain` stage.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train a tokenizer and a masked LM on the lab's text and write both into `folder`.
 
-    `spec` has every field of `lab.DEFAULT_SPEC`; KeyError for a missing, ValueError for an unknown one.
-    `pair_share` of the batches are translation pairs, source and target sentence in one sequence (TLM,
-    Conneau and Lample 2019, section 3.3); the others are monolingual lines. Languages the backbone is
-    not to have seen give neither. `on_step(step, steps, loss)` is called after each step (steps from 1,
-    loss in nats per masked token). Writes config.json, model.safetensors and the tokenizer's JSON files.
+    `spec` has every field of `lab.DEFAULT_SPEC`; KeyError for a missing, ValueError for an unknown
+    one. `pair_share` of the batches are translation pairs, source and target sentence in one
+    sequence (TLM, Conneau and Lample 2019, section 3.3); the others are monolingual lines. Languages
+    the backbone is not to have seen give neither. `on_step(step, steps, loss)` is called after each
+    step (steps from 1, loss in nats per masked token). Writes config.json, model.safetensors and the
+    tokenizer's JSON files.
     Equal for equal arguments and thread count; PyTorch's global generator is left as it was.
 
     Returns {"loss": mean of the last tenth of the steps, "steps": int, "tokens": int read, padding
@@ -48,7 +49,8 @@ def pretrain(
     """
     unknown = sorted(set(spec) - set(lab.DEFAULT_SPEC))
     if unknown:
-        raise ValueError(f"pretrain: unknown spec fields {unknown}; known: {sorted(lab.DEFAULT_SPEC)}")
+        known = sorted(lab.DEFAULT_SPEC)
+        raise ValueError(f"pretrain: unknown spec fields {unknown}; known: {known}")
     lines, pairs = corpus()
     tokenizer = make_tokenizer(lines, pairs, int(spec["vocab"]))
     limit = int(spec["max_length"])
@@ -65,7 +67,7 @@ def pretrain(
 
 
 def corpus() -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """What the backbone reads: monolingual lines as one- or two-sentence tuples, and translation pairs.
+    """What the backbone reads: monolingual lines (tuples of one or two sentences), translation pairs.
 
     A language gives as many pairs as it has lines; a language of resource `unseen` gives nothing.
     """
@@ -83,15 +85,15 @@ def corpus() -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
 def make_tokenizer(
     lines: Sequence[tuple[str, ...]], pairs: Sequence[tuple[str, ...]], size: int
 ) -> Tokenizer:
-    """Byte-pair encoding over words with XLM-R's special ids and pair template, at most `size` pieces.
+    """Byte-pair encoding with XLM-R's special ids and pair template, of at most `size` pieces.
 
     BPE because its trainer breaks ties in a fixed order; the Unigram trainer does not promise to.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    # Letters of the unseen language are known all the same, as XLM-R knows letters of most scripts.
-    letters = sorted({letter for code in lab.LANGUAGES for line in lab.text(code) for letter in line})
+    # Letters of the unseen language are known all the same, as XLM-R knows those of most scripts.
+    letters = sorted(set("".join(line for code in lab.LANGUAGES for line in lab.text(code))))
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=list(SPECIAL),
@@ -126,7 +128,7 @@ def wrap(tokenizer: Tokenizer, limit: int) -> PreTrainedTokenizerFast:
 
 
 def make_model(spec: Mapping[str, Any], vocab: int, seed: int) -> XLMRobertaForMaskedLM:
-    """An untrained masked LM of the spec's shape; weights depend on the shape and the seed alone."""
+    """An untrained masked LM of the spec's shape; its weights come from shape and seed alone."""
     config = XLMRobertaConfig(
         vocab_size=vocab,
         hidden_size=int(spec["hidden"]),
@@ -153,9 +155,10 @@ def start_embeddings(
 ) -> None:
     """Start the piece embeddings, in place, from what occurs together in a sequence.
 
-    The leading eigenvectors of the positive pointwise mutual information of all pieces (Levy and Goldberg
-    2014, section 3), rows scaled to standard deviation `scale`. Pieces that never occur keep their
-    random vector. Without it most of a minute goes into learning what this gives in a second.
+    The leading eigenvectors of the positive pointwise mutual information of all pieces (Levy and
+    Goldberg 2014, section 3), rows scaled to standard deviation `scale`. Pieces that never occur
+    keep their random vector. Without it most of a minute goes into learning what this gives in a
+    second: that the words of a translation pair belong together.
     """
     vocab, hidden = model.config.vocab_size, model.config.hidden_size
     presence = torch.zeros(len(sequences), vocab)
@@ -179,9 +182,9 @@ def start_embeddings(
 def start_attention(model: XLMRobertaForMaskedLM, scale: float, seed: int) -> None:
     """Start each layer so that a position looks at what is like it and takes that over, in place.
 
-    Query and key weights are equal, output weights the transpose of the value weights, and positions
-    sinusoidal (mimetic initialization, Trockman and Kolter 2023). Reading a word off the other
-    sentence is then there from the start; from small random weights it takes far more than a minute.
+    Query and key weights are equal, output weights the transpose of the value weights, and
+    positions sinusoidal (after mimetic initialization, Trockman and Kolter 2023). Reading a word off
+    the other sentence is then there from the start; small random weights learn it far too late.
     """
     generator = torch.Generator().manual_seed(_seed(seed, "attention", 0))
     hidden = model.config.hidden_size
@@ -252,9 +255,7 @@ def _train(
     return {"loss": sum(tail) / len(tail), "steps": steps, "tokens": tokens}
 
 
-def _encode(
-    tokenizer: Tokenizer, lines: Sequence[tuple[str, ...]], limit: int
-) -> list[list[int]]:
+def _encode(tokenizer: Tokenizer, lines: Sequence[tuple[str, ...]], limit: int) -> list[list[int]]:
     """Ids of each line; sequences over `limit` are left out, since a cut pair is no translation."""
     inputs = [line if len(line) > 1 else line[0] for line in lines]
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(inputs)]
@@ -276,13 +277,13 @@ def _batch(lines: list[list[int]], size: int, generator: torch.Generator) -> tor
 def _mask(
     inputs: torch.Tensor, share: float, vocab: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """BERT's masking (Devlin et al. 2019, section 3.1): of the chosen positions 80 % are masked, 10 %
-    replaced at random, 10 % kept.
+    """BERT's masking (Devlin et al. 2019, section 3.1) of ids (batch, length): of the chosen
+    positions 80 % are masked, 10 % replaced at random, 10 % kept.
 
-    Returns the new ids (batch, length), the chosen positions (batch, length, bool) and their true ids.
+    Returns the new ids (batch, length), the chosen positions (batch, length, bool), their true ids.
     """
-    # One of the two sentences of a pair (past the first </s>) is masked twice as much and the other not
-    # at all: what is hidden can be read off the other sentence, which is how the two get aligned.
+    # One of the two sentences of a pair (past the first </s>) is masked twice as much and the other
+    # not at all: what is hidden can be read off the other, which is how the two get aligned.
     second = ((inputs == EOS).cumsum(1) >= 1).long()
     double = (inputs == EOS).sum(1, keepdim=True) > 1
     side = torch.randint(2, (len(inputs), 1), generator=generator)

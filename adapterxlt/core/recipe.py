@@ -12,7 +12,6 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     Discriminator,
     Field,
     Tag,
@@ -23,10 +22,10 @@ from pydantic import (
 
 from adapterxlt import lab
 from adapterxlt.core import languages, yamlio
-from adapterxlt.core.errors import Fault, RecipeError, UsageError, did_you_mean
-from adapterxlt.core.regimes import LANGUAGE_WORDS, Regime, builtin_regimes
-from adapterxlt.core.specs import BASE_BUDGET, METHODS, AdapterSpec, Budget, Closed
-from adapterxlt.core.tasks import TASKS
+from adapterxlt.core.checks import schema_faults, semantic_faults
+from adapterxlt.core.errors import Fault, RecipeError, UsageError
+from adapterxlt.core.regimes import Regime, builtin_regimes
+from adapterxlt.core.specs import BASE_BUDGET, AdapterSpec, Budget, Closed
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RegimeEntry = Annotated[
@@ -212,15 +211,15 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> LoadedR
     value = document.value
     for override in overrides:
         value = _override(value, override)
-        key = tuple(override.partition("=")[0].removesuffix("+").split("."))
-        document.lines.update({p: 0 for p in document.lines if p[: len(key)] == key})
+        key = override.partition("=")[0].removesuffix("+").split(".")
+        document.overridden[tuple(key)] = override
     value, faults = _read_regime_files(value, document)
     try:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
-        faults += [_fault(item, document) for item in error.errors()]
+        faults += schema_faults(error.errors(), document, Recipe)
         raise RecipeError(_in_order(faults)) from None
-    faults += list(_semantic_faults(recipe, document))
+    faults += list(semantic_faults(recipe, document))
     if faults:
         raise RecipeError(_in_order(faults))
     return LoadedRecipe(recipe, document, tuple(overrides))
@@ -279,7 +278,7 @@ def _read_regime_files(
         except RecipeError as error:
             faults += error.faults
         except ValidationError as error:
-            faults += [_fault(item, inner, Regime) for item in error.errors()]
+            faults += schema_faults(error.errors(), inner, Regime)
     if faults:
         raise RecipeError(faults)
     return {**value, "regimes": read}, faults
@@ -291,138 +290,3 @@ def _in_order(faults: Iterable[Fault]) -> list[Fault]:
         return int(tail) if tail.isdigit() else 0
 
     return sorted(dict.fromkeys(faults), key=line)
-
-
-def _fault(error: Any, document: yamlio.Document, root: type[BaseModel] = Recipe) -> Fault:
-    path = tuple(part for part in error["loc"] if part not in ("regime", "name-tag"))
-    if "name" in error["loc"][2:3] and error["loc"][:1] == ("regimes",):
-        path = error["loc"][:2]
-    field = ".".join(str(part) for part in path)
-    kind, where = error["type"], document.where(path)
-    if kind == "extra_forbidden":
-        hint = did_you_mean(str(path[-1]), _fields_at(root, path[:-1]))
-        return Fault(f"unknown field {field!r}", where, hint)
-    if kind == "missing":
-        return Fault(f"field {field!r} is missing", where)
-    got = error.get("input")
-    shown = repr(got) if isinstance(got, (str, int, float, bool)) else type(got).__name__
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
-    return Fault(f"{field}: {message}, not {shown}" if field else message, where)
-
-
-def _fields_at(root: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields at a place of the schema, for suggestions."""
-    model: type[BaseModel] = root
-    named: dict[str, type[BaseModel]] = {
-        "regimes": Regime,
-        "phases": _phase_model(),
-        "budget": Budget,
-        "budgets": Budget,
-        "limits": Limits,
-        "language_adapters": LanguageAdapters,
-        "task_adapter": AdapterSpec,
-        "adapter": AdapterSpec,
-    }
-    for part in path:
-        if isinstance(part, str) and part in named:
-            model = named[part]
-    return list(model.model_fields)
-
-
-def _phase_model() -> type[BaseModel]:
-    from adapterxlt.core.regimes import Phase
-
-    return Phase
-
-
-def _language_fault(code: str) -> str | None:
-    """A suggestion for an unknown language, or ``None`` when it is known."""
-    if code in lab.LANGUAGES:
-        return None
-    if code.startswith("lab-"):
-        return did_you_mean(code, lab.LANGUAGES)
-    try:
-        known = languages.canonical(code)
-    except languages.UnknownLanguage as error:
-        near = error.suggestions
-        return f"did you mean {near[0]!r}?" if near else "see `adapterxlt ls languages`"
-    return None if known == code else f"write {known!r}"
-
-
-def _semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault]:
-    def fault(what: str, hint: str, *path: str | int) -> Fault:
-        return Fault(what, document.where(path), hint)
-
-    for path, code in [(("source",), recipe.source)] + [
-        (("targets", i), target) for i, target in enumerate(recipe.targets)
-    ]:
-        hint = _language_fault(code)
-        if hint is not None:
-            yield fault(f"unknown language {code!r}", hint, *path)
-    for i, target in enumerate(recipe.targets):
-        if target == recipe.source:
-            yield fault(f"target {target!r} is the source", "take it out", "targets", i)
-    for name in ("targets", "tasks", "shots", "draws", "seeds", "regimes"):
-        values = [r.name if isinstance(r, Regime) else r for r in getattr(recipe, name)]
-        for i, item in enumerate(values):
-            if item in values[:i]:
-                yield fault(f"{item!r} stands twice in {name}", "take one out", name, i)
-    for i, task in enumerate(recipe.tasks):
-        if task not in TASKS:
-            yield fault(f"unknown task {task!r}", did_you_mean(task, TASKS), "tasks", i)
-    methods = [("task_adapter", recipe.task_adapter)]
-    if recipe.language_adapters is not None:
-        methods.append(("language_adapters", recipe.language_adapters.adapter))
-    for place, spec in methods:
-        if spec.method not in METHODS:
-            hint = did_you_mean(spec.method, METHODS)
-            yield fault(f"unknown method {spec.method!r}", hint, place, "method")
-    if recipe.task_adapter.method in METHODS and recipe.task_adapter.row.invertible:
-        yield fault(
-            f"{recipe.task_adapter.method!r} has an invertible block, which only a language "
-            "adapter can use",
-            "write seq_bn",
-            "task_adapter",
-            "method",
-        )
-    yield from _regime_faults(recipe, fault)
-
-
-def _regime_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
-    classes = {recipe.class_of(t) for t in recipe.targets if _language_fault(t) is None}
-    # A budget for a built-in phase that no regime here uses is harmless: overrides drop regimes.
-    phases = {phase.name for r in builtin_regimes().values() for phase in r.phases}
-    for i, entry in enumerate(recipe.regimes):
-        if isinstance(entry, str) and entry not in builtin_regimes():
-            hint = did_you_mean(entry, builtin_regimes())
-            yield fault(f"unknown regime {entry!r}", hint, "regimes", i)
-            continue
-        regime = entry if isinstance(entry, Regime) else builtin_regimes()[entry]
-        phases |= {phase.name for phase in regime.phases}
-        if regime.uses_shots and not recipe.shots:
-            yield fault(
-                f"regime {regime.name!r} needs shots", "add e.g. shots: [10, 100]", "regimes", i
-            )
-        for j, phase in enumerate(regime.phases):
-            for word in phase.languages:
-                known = word in LANGUAGE_WORDS or word in classes or _language_fault(word) is None
-                if not known:
-                    yield fault(
-                        f"phase {phase.name!r}: {word!r} is no language, class or group",
-                        did_you_mean(word, [*LANGUAGE_WORDS, *classes]),
-                        "regimes",
-                        i,
-                        "phases",
-                        j,
-                        "languages",
-                    )
-            if isinstance(phase.shots, int) and phase.shots <= 0:
-                yield fault(
-                    f"phase {phase.name!r}: shots are positive", "", "regimes", i, "phases", j
-                )
-    for name in recipe.budgets:
-        if name not in phases:
-            hint = did_you_mean(name, phases)
-            yield fault(f"no regime has a phase {name!r}", hint, "budgets", name)

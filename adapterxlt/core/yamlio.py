@@ -25,9 +25,14 @@ class Document:
     text: str
     value: Any
     lines: dict[Path, int] = field(default_factory=dict)
+    overridden: dict[Path, str] = field(default_factory=dict)
+    """What was given on the command line in place of the file's, by path."""
 
     def where(self, path: Path) -> str:
-        """``file:line`` of the nearest enclosing thing at ``path`` that stands in the file."""
+        """``file:line`` of the nearest enclosing thing at ``path``, or the override it is from."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.overridden:
+                return f"override {self.overridden[path[:end]]!r}"
         while path and path not in self.lines:
             path = path[:-1]
         line = self.lines.get(path)

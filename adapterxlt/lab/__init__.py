@@ -1,7 +1,8 @@
-"""The lab: languages made by rule over one shared meaning space, with text, parallel sentences and gold labels.
+"""The lab: languages made by rule over one shared meaning space, with text and gold labels.
 
-The true distance and resource level of every language are known, and nothing here is, or is named after, a real
-language or benchmark. Imports no torch and reads no file; called by the data readers and the pretraining.
+The true distance and resource level of every language are known, and nothing here is, or is named
+after, a real language or benchmark. Imports no torch and reads no file; called by the data readers
+and the pretraining.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Stateless random draws: every choice of the lab comes from SHA-256 of (version, purpose, index).
+"""Stateless random draws: every choice of the lab comes from SHA-256 of (purpose, ..., index).
 
-Never reads Python's `hash`, the clock or a global generator, so bytes are equal on every platform and
-Python; called by every other module of the lab.
+Never reads Python's `hash`, the clock or a global generator, so bytes are equal on every platform
+and Python; called by every other module of the lab.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """How each language says a meaning: word order, affixes, agreement, articles, and the gold tags.
 
-Never draws anything, so one meaning has one sentence per language; called by the texts and the tasks.
+Never draws anything, so one meaning has one sentence per language; called by the texts and the
+tasks.
 """
 
 from __future__ import annotations

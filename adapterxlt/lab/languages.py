@@ -1,7 +1,7 @@
 """The lab's languages: one source and eight targets on two graded axes, distance and resource.
 
-Owns the table and nothing that is generated from it; read by the lexicon, the grammar, and by whoever
-lists languages.
+Owns the table and nothing that is generated from it; read by the lexicon, the grammar, and by
+whoever lists languages.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ SOURCE = "lab-root"
 class LabLanguage:
     """One language of the lab.
 
-    `distance` is source, near, mid or far; `resource` is high, mid, low or unseen (the backbone saw no
-    text of it); `order` is the order of subject, verb and object; `script` names the letters;
+    `distance` is source, near, mid or far; `resource` is high, mid, low or unseen (the backbone saw
+    no text of it); `order` is the order of subject, verb and object; `script` names the letters;
     `cognates` is the share of lexemes inherited from the source language (1.0 for itself);
     `text_lines` is the number of monolingual lines.
     """

@@ -1,8 +1,8 @@
 """The shared concepts and, for each language, their word forms.
 
-A cognate is the source word after the language's sound changes, written in its script; any other word is
-made of syllables drawn for that language alone. Never looks at sentences; called by the grammar and, for
-the concept lists, by the meanings.
+A cognate is the source word after the language's sound changes, written in its script; any other
+word is made of syllables drawn for that language alone. Never looks at sentences; called by the
+grammar and, for the concept lists, by the meanings.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ CONCEPTS = (
     *AFFIXES,
 )
 
-# Words that are one lexeme with another part of speech in every language (as zero derivation in many),
-# so that a word list alone cannot tag a sentence.
+# Words that are one lexeme with another part of speech, in every language (zero derivation), so that
+# a word list alone cannot tag a sentence.
 SHARED: Mapping[str, str] = MappingProxyType(
     {
         "go.0": "noun.4.0",
@@ -75,10 +75,11 @@ LEXEMES = tuple(concept for concept in CONCEPTS if concept not in SHARED)
 
 _VOWELS = "aeiou"
 _CONSONANTS = "bdfgklmnprstvz"
+# For each script the letters that stand for those of the source, vowels first.
 _SCRIPTS = {
-    "latin": "",
-    "greek": "αεηουβδφγκλμνπρστχζω",
-    "cyrillic": "аеиоубдфгклмнпрствзц",
+    "latin": "aeioubdfgklmnprstvz",
+    "greek": "αεηουβδφγκλμνπρστχζ",
+    "cyrillic": "аеиоубдфгклмнпрствз",
 }
 # Sound changes by language, letter by letter; the letters w, c, y, x and h occur in no source word.
 _CHANGES: Mapping[str, Mapping[str, str]] = {
@@ -88,14 +89,6 @@ _CHANGES: Mapping[str, Mapping[str, str]] = {
     "lab-mid-mid": {"t": "h", "i": "y"},
     "lab-mid-low": {"p": "h", "o": "y"},
 }
-
-
-def lexeme(concept: str) -> str:
-    """The lexeme that spells a concept; KeyError for an unknown concept."""
-    return SHARED.get(concept) or _KNOWN[concept]
-
-
-_KNOWN = {concept: concept for concept in CONCEPTS}
 
 
 def cognate(word: str, language: str) -> str:
@@ -110,7 +103,7 @@ def cognates(language: str) -> frozenset[str]:
     return frozenset(ranked[: round(LANGUAGES[language].cognates * len(LEXEMES))])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def forms(language: str) -> Mapping[str, str]:
     """Stem of every concept in a language, affixes included; KeyError for an unknown language.
 
@@ -129,12 +122,12 @@ def forms(language: str) -> Mapping[str, str]:
             attempt += 1
         taken.add(word)
         stems[name] = word
-    return MappingProxyType({concept: stems[lexeme(concept)] for concept in CONCEPTS})
+    return MappingProxyType({concept: stems[SHARED.get(concept, concept)] for concept in CONCEPTS})
 
 
 def _coin(language: str, name: str, attempt: int) -> str:
-    """A new word: one syllable for an affix or function word (two after a few clashes), else two or
-    three."""
+    """A new word: one syllable for an affix or function word (two after a few clashes), else two
+    or three."""
     number = digest("word", language, name, attempt)
     kind = name.partition(".")[0]
     if kind in ("adp", "det", "pron", "cconj", "part", "affix"):
@@ -154,6 +147,4 @@ def _coin(language: str, name: str, attempt: int) -> str:
 
 def _write(word: str, language: str) -> str:
     glyphs = _SCRIPTS[LANGUAGES[language].script]
-    if not glyphs:
-        return word
-    return word.translate(str.maketrans(_VOWELS + _CONSONANTS, glyphs[:19]))
+    return word.translate(str.maketrans(_VOWELS + _CONSONANTS, glyphs))

@@ -141,12 +141,13 @@ LABELS = ("entailment", "neutral", "contradiction")
 
 
 def draw_pair(rng: random.Random, label: str) -> tuple[Meaning, Meaning]:
-    """Premise and hypothesis in the relation `label`, about the same participants and event.
+    """Premise and hypothesis in the relation `label`; KeyError for an unknown label.
 
-    The hypothesis is drawn before the label is looked at and fits every label, so it tells nothing
-    about the label; the premise is the hypothesis made richer (entailment), poorer (neutral) or
-    opposed (contradiction), with further unrelated additions. Below a negation only the definite agent
-    is touched, since leaving out any other part would not keep the truth.
+    Both speak of the same participants and event, as annotators of natural inference data are told
+    to assume. The hypothesis is drawn before the label is looked at and fits every label, so it
+    tells nothing about the label; the premise is the hypothesis made richer (entailment), poorer
+    (neutral) or opposed (contradiction), at times with unrelated additions. Below a negation only
+    the definite agent is touched, since leaving out any other part would not keep the truth.
     """
     told = _draw_hypothesis(rng)
     premise, touched = told, frozenset[str]()
@@ -156,15 +157,17 @@ def draw_pair(rng: random.Random, label: str) -> tuple[Meaning, Meaning]:
         premise, touched = _opposed(rng, told)
     elif label != "entailment":
         raise KeyError(label)
-    wanted = 1 + below(rng, 2) + (label == "neutral" and chance(rng, 0.5))
+    # Mostly one part more in a true pair and one less in an open one: the lengths of both sentences
+    # together help, as lexical overlap does in any natural inference data.
+    wanted = 1 + chance(rng, 0.3) if label == "entailment" else int(chance(rng, 0.3))
     slots = [slot for slot in _empty_slots(premise) if slot not in touched]
     while wanted and slots:
         slot = slots.pop(below(rng, len(slots)))
         premise = _filled(rng, premise, slot)
         wanted -= 1
     clauses: tuple[Clause, ...] = (premise,)
-    # A further clause is always possible; it keeps the premise richer where no slot was free.
-    if wanted or chance(rng, 0.1):
+    # A further clause is always possible; it makes the premise richer where no slot was free.
+    if wanted or chance(rng, 0.05):
         other = draw_clause(rng)
         clauses = (premise, other) if chance(rng, 0.5) else (other, premise)
     return Meaning(clauses, "cconj.and" if len(clauses) > 1 else ""), Meaning((told,))
@@ -174,8 +177,8 @@ def _draw_hypothesis(rng: random.Random) -> Clause:
     verb = pick_skewed(rng, TRANSITIVE if chance(rng, 0.5) else INTRANSITIVE)
     kind = pick(rng, agent_classes(verb))
     head = pick_skewed(rng, NOUNS[kind]) if chance(rng, 0.88) else HYPERNYMS[kind]
-    adjective = ""
-    if head == HYPERNYMS[kind] or chance(rng, 0.5):
+    negative, adjective = chance(rng, 0.45), ""
+    if negative or head == HYPERNYMS[kind] or chance(rng, 0.4):
         adjective = pick_skewed(rng, ADJECTIVES)
     agent = Phrase(head, "det.the", "", chance(rng, 0.3), adjective)
     patient = None
@@ -184,9 +187,8 @@ def _draw_hypothesis(rng: random.Random) -> Clause:
         patient = Phrase(head, "det.a")
     adverb = pick_skewed(rng, ADVERBS) if chance(rng, 0.35) else ""
     adposition, place = draw_place(rng) if chance(rng, 0.35) else ("", None)
-    return Clause(
-        agent, verb, patient, adverb, adposition, place, chance(rng, 0.5), chance(rng, 0.3)
-    )
+    past = chance(rng, 0.5)
+    return Clause(agent, verb, patient, adverb, adposition, place, past, negative)
 
 
 def _empty_slots(clause: Clause) -> list[str]:
@@ -233,9 +235,9 @@ def _made_poorer(rng: random.Random, clause: Clause) -> tuple[Clause, frozenset[
 
 
 def _opposed(rng: random.Random, clause: Clause) -> tuple[Clause, frozenset[str]]:
-    # 0.43 of the affirmative and all of the negative clauses are toggled, so that as many premises
-    # are negative here (0.3) as under the other labels.
-    if clause.negative or chance(rng, 0.43):
+    # 0.82 of the affirmative and all of the negative clauses are toggled, so that as many premises
+    # are negative here (0.45) as under the other labels.
+    if clause.negative or chance(rng, 0.82):
         touched = frozenset(("agent",)) if clause.negative else frozenset[str]()
         return replace(clause, negative=not clause.negative), touched
     ways = ["verb", "head"]

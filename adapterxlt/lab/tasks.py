@@ -1,7 +1,8 @@
 """Labelled rows of the lab's tasks, taken from meanings.
 
-One function a task turns a meaning into a row in a language; adding a task is adding one function, one way to
-draw its meanings and a line in `TASKS`. Never trains or scores; called by the readers of data.
+One function a task turns a meaning into a row in a language; adding a task is adding that function,
+one that draws its meanings, and a line in `TASKS`. Never trains or scores; called by the readers of
+data.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TEST = 300
 class LabTask:
     """How a task draws what its rows mean, how a row says it in a language, and its label names.
 
-    `draw(rng, index)` gives a hashable meaning; `row(meaning, language)` gives the row without its id.
+    `draw(rng, index)` gives a hashable meaning; `row(meaning, language)` the row without its id.
     """
 
     labels: tuple[str, ...]
@@ -68,13 +69,14 @@ TASKS: Mapping[str, LabTask] = MappingProxyType(
 )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def rows(task: str, language: str, split: str) -> tuple[dict[str, Any], ...]:
     """The rows of one split, in a fixed order; KeyError for an unknown task, language or split.
 
-    lab-pos: {"id", "tokens": [str], "upos": [str]}; lab-nli: {"id", "premise", "hypothesis", "label"}.
-    Row i of `test` means the same in every language; all other meanings differ between languages and
-    between splits. The rows are shared between callers: copy before changing one.
+    lab-pos rows have "id", "tokens" and "upos" (two lists of equal length), lab-nli rows "id",
+    "premise", "hypothesis" and "label". Row i of `test` means the same in every language; all other
+    meanings differ between languages and between splits. The rows are shared between callers: copy
+    one before changing it.
     """
     spec = TASKS[task]
     return tuple(
@@ -100,7 +102,7 @@ def meanings(task: str, language: str, split: str) -> tuple[Any, ...]:
     return _series(task)[start : start + count]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _series(task: str) -> tuple[Any, ...]:
     """Distinct meanings, enough for every split of every language."""
     spec = TASKS[task]

@@ -1,7 +1,7 @@
 """Running text of each language, and sentences said in two languages.
 
-Text is what a language model or a language adapter is trained on; it carries no labels. Never used by the
-tasks; called by the pretraining and by whoever trains language adapters.
+Text is what a language model or a language adapter is trained on; it carries no labels. Never used
+by the tasks; called by the pretraining and by whoever trains language adapters.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ STOP = "."
 _LINKS = dict(zip(LABELS, ("link.thus", "link.also", "link.no"), strict=True))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def text(language: str) -> tuple[str, ...]:
-    """Monolingual lines, `LANGUAGES[language].text_lines` of them; KeyError for an unknown language.
+    """Monolingual lines, `LANGUAGES[language].text_lines` of them; KeyError for an unknown code.
 
-    One line in three is one sentence. The others are two sentences about one event, the second opened
-    by a connective that says how it relates to the first (it follows, it adds, it denies), as connectives
-    do in running text; meanings differ between languages.
+    One line in three is one sentence. The others are two sentences about one event, the second
+    opened by a connective that says how it relates to the first (it follows, it adds, it denies), as
+    connectives do in running text; meanings differ between languages.
     """
-    return tuple(
-        _line(language, index) for index in range(LANGUAGES[language].text_lines)
-    )
+    return tuple(_line(language, index) for index in range(LANGUAGES[language].text_lines))
 
 
 def parallel(language: str, n: int) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,8 @@ The command line and library users work through it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,15 @@ from pathlib import Path
 from adapterxlt.core import cost
 from adapterxlt.core.canon import digest
 from adapterxlt.core.errors import DataError, Fault, RecipeError, UsageError
-from adapterxlt.core.lowering import BackboneInfo, cells_of, lower
+from adapterxlt.core.lowering import BackboneInfo, lower
 from adapterxlt.core.plan import Cell, Plan
 from adapterxlt.core.recipe import LoadedRecipe, Recipe, load_recipe
 from adapterxlt.corpora.backbones import folder_backbone, lab_backbone
 from adapterxlt.corpora.sources import FolderCorpus, LabCorpus
+from adapterxlt.run.desk import Places
 from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
 from adapterxlt.run.scheduler import Listener, Outcome, execute
-from adapterxlt.run.worker import Places, Request
+from adapterxlt.run.worker import Request
 from adapterxlt.store.store import Store
 
 DEFAULT_STORE = ".adapterxlt"
@@ -162,43 +164,47 @@ def _place(what: str, given: str | None, loaded: LoadedRecipe) -> str:
 def data_faults(loaded: LoadedRecipe, corpus: FolderCorpus | LabCorpus) -> list[Fault]:
     """Everything the recipe asks of the data that is not there, each at its line."""
     recipe = loaded.recipe
-    faults: dict[Fault, None] = {}
+    faults: list[Fault] = []
 
-    def attempt(where: str, check: object, *arguments: object) -> None:
+    @contextmanager
+    def noted(*path: str | int) -> Iterator[None]:
         try:
-            check(*arguments)  # type: ignore[operator]
+            yield
         except DataError as error:
             what = f"{error.what} ({error.where})" if error.where else error.what
-            faults[Fault(what, where, error.hint)] = None
+            faults.append(Fault(what, loaded.where(*path), error.hint))
 
-    def shots(task: str, target: str, wanted: int, where: str) -> None:
-        split = corpus.shots_split(task, target)
-        have = corpus.info(task, target, split).rows
-        if wanted > have:
-            what = f"{wanted} shots, but {task} has {have} {split} rows in {target!r}"
-            faults[Fault(what, where, f"take {have} or fewer")] = None
-
+    spoken: list[tuple[tuple[str | int, ...], str]] = [(("source",), recipe.source)]
+    spoken += [(("targets", i), target) for i, target in enumerate(recipe.targets)]
     for task in recipe.tasks:
-        attempt(loaded.where("source"), corpus.info, task, recipe.source, "train")
-        for i, target in enumerate(recipe.targets):
-            attempt(loaded.where("targets", i), corpus.info, task, target, "test")
-        for regime in recipe.regime_list:
-            if not regime.per_target:
-                attempt(loaded.where("source"), corpus.info, task, recipe.source, "test")
-            for _, count, draw, _ in cells_of(recipe.model_copy(update={"tasks": (task,)}), regime):
-                if draw is None and not regime.uses_shots:
-                    continue
-                fixed = [p.shots for p in regime.phases if isinstance(p.shots, int)]
-                place = ("shots", recipe.shots.index(count)) if count else ("regimes",)
-                for target in recipe.targets:
-                    for wanted in {count, *fixed} - {0}:
-                        attempt(
-                            loaded.where(*place), shots, task, target, wanted, loaded.where(*place)
-                        )
+        with noted("source"):
+            corpus.info(task, recipe.source, "train")
+        for path, language in spoken:
+            if language == recipe.source and all(r.per_target for r in recipe.regime_list):
+                continue
+            with noted(*path):
+                corpus.info(task, language, "test")
+                if language != recipe.source:
+                    split = corpus.shots_split(task, language)
+                    for place, shots in _wanted_shots(recipe):
+                        have = corpus.info(task, language, split).rows
+                        if shots > have:
+                            what = f"{shots} shots, but {task} has {have} {split} rows"
+                            where = loaded.where(*place)
+                            hint = f"take {have} or fewer"
+                            faults.append(Fault(f"{what} in {language!r}", where, hint))
     if recipe.language_adapters is not None:
-        texts = recipe.language_adapters.texts
-        for place, language in [(("source",), recipe.source)] + [
-            (("targets", i), target) for i, target in enumerate(recipe.targets)
-        ]:
-            attempt(loaded.where(*place), corpus.text_info, language, texts)
-    return list(faults)
+        for path, language in spoken:
+            with noted(*path):
+                corpus.text_info(language, recipe.language_adapters.texts)
+    return faults
+
+
+def _wanted_shots(recipe: Recipe) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Each number of shots that some phase draws, with its place in the recipe."""
+    if any(regime.uses_shots for regime in recipe.regime_list):
+        yield from ((("shots", i), shots) for i, shots in enumerate(recipe.shots))
+    for i, regime in enumerate(recipe.regime_list):
+        for phase in regime.phases:
+            if phase.few_shot and isinstance(phase.shots, int):
+                yield ("regimes", i), phase.shots

@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,34 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterxlt.core.canon import sha256_hex
-from adapterxlt.core.errors import StageError
 from adapterxlt.core.plan import Stage
 from adapterxlt.core.tasks import TASKS
-from adapterxlt.corpora.sources import FolderCorpus, LabCorpus, select
+from adapterxlt.run.desk import HEAD, TASK, Desk, Places, desk_for
 from adapterxlt.store.files import write_bytes, write_json
-from adapterxlt.store.store import Record, Store
 
 if TYPE_CHECKING:
     from adapterxlt.compute.backbone import Backbone
-    from adapterxlt.compute.data import Encoded
     from adapterxlt.compute.training import Stream
 
 Progress = Callable[[int, int, float], None]
-TASK, HEAD = "xlt_task", "xlt_head"
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where this machine keeps what a plan names by digest, and how it is to work."""
-
-    store: Path
-    data: str
-    """`lab` or a folder."""
-    backbone: str
-    """`lab` or a folder."""
-    threads: int = 1
-    micro_batch: int | None = None
-    snapshot_every: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +58,7 @@ def initialize(parent: int | None) -> None:
 
 def run_stage(request: Request, progress: Progress | None = None) -> bool:
     """Compute and publish a stage unless the store has it; returns whether it was computed."""
-    desk = _desk(request.places)
+    desk = desk_for(request.places)
     store = desk.store
     with store.lock(request.key):
         if store.read(request.key) is not None:
@@ -118,122 +100,8 @@ class _Notes:
             write_json(self.path, note, durable=False)
 
 
-class _Desk:
-    """What a worker process keeps at hand: the store, the corpus, one backbone, encoded data."""
-
-    def __init__(self, places: Places) -> None:
-        import torch
-
-        torch.set_num_threads(places.threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        self.places = places
-        self.store = Store(places.store)
-        self.corpus: FolderCorpus | LabCorpus = (
-            LabCorpus() if places.data == "lab" else FolderCorpus(Path(places.data), self.store)
-        )
-        self._backbone: tuple[str, Backbone] | None = None
-        self._encoded: dict[tuple[Any, ...], Encoded] = {}
-
-    def record(self, key: str) -> Record:
-        record = self.store.read(key)
-        if record is None:
-            raise StageError("an input is not in the store", where=key[:12])
-        return record
-
-    def backbone(self, stage: Stage) -> Backbone:
-        """The backbone a stage is for; loaded once as long as stages want the same one."""
-        from adapterxlt.compute.backbone import Backbone
-
-        if "backbone" in stage.inputs:
-            name = stage.inputs["backbone"]
-            if self._backbone is None or self._backbone[0] != name:
-                folder = self.store.materialize(self.record(name))
-                self._backbone = (name, Backbone(folder))
-        else:
-            name = stage.params["backbone"]["weights"]
-            if self._backbone is None or self._backbone[0] != name:
-                folder = Path(self.places.backbone)
-                if sha256_hex((folder / "model.safetensors").read_bytes()) != name:
-                    raise StageError("the backbone's weights have changed", where=str(folder))
-                self._backbone = (name, Backbone(folder))
-        backbone = self._backbone[1]
-        if stage.params["max_length"] > backbone.max_length:
-            raise StageError(
-                f"max_length {stage.params['max_length']} is more than the backbone's "
-                f"{backbone.max_length} positions"
-            )
-        return backbone
-
-    def encoded(self, backbone: Backbone, data: Mapping[str, Any], max_length: int) -> Encoded:
-        """Rows of a stream or an evaluation as windows, from data that matches its digest."""
-        from adapterxlt.compute.data import encode, encode_text
-
-        at = (data["data"], data.get("limit"), data.get("shots"), data.get("draw"), max_length)
-        if at in self._encoded:
-            return self._encoded[at]
-        language = data["language"]
-        if data["task"] == "text":
-            texts = tuple(data["texts"]) if data.get("texts") else None
-            self._same(self.corpus.text_info(language, texts).digest, data)
-            lines = self.corpus.text(language, texts)[: data.get("limit")]
-            encoded = encode_text(backbone.tokenizer, lines, max_length)
-        else:
-            task = TASKS[data["task"]]
-            rows = self.rows(data)
-            encoded = encode(
-                backbone.tokenizer,
-                task.kind,
-                task.inputs,
-                task.label,
-                task.labels,
-                rows,
-                max_length,
-            )
-        if len(self._encoded) > 64:
-            self._encoded.clear()
-        self._encoded[at] = encoded
-        return encoded
-
-    def rows(self, data: Mapping[str, Any]) -> list[dict[str, Any]]:
-        task, language, split = data["task"], data["language"], data["split"]
-        self._same(self.corpus.info(task, language, split).digest, data)
-        return select(self.corpus.rows(task, language, split), dict(data))
-
-    def _same(self, digest: str, data: Mapping[str, Any]) -> None:
-        if digest != data["data"]:
-            where = f"{data['task']}/{data['language']}"
-            raise StageError("the data have changed since planning", where=where, hint="run again")
-
-    def add_languages(self, backbone: Backbone, stage: Stage) -> dict[str | None, tuple[str, ...]]:
-        """Put the stage's language adapters on; the stack under the task adapter, by language."""
-        stacks: dict[str | None, tuple[str, ...]] = {None: ()}
-        roles = sorted(role for role in stage.inputs if role.startswith("language:"))
-        for i, role in enumerate(roles):
-            record = self.record(stage.inputs[role])
-            name = f"xlt_language_{i}"
-            spec = record.stage["params"]["adapter"]
-            backbone.add_adapter(name, spec, weights=self.tensors(record, "adapter"))
-            stacks[role.partition(":")[2]] = (name,)
-        return stacks
-
-    def tensors(self, record: Record, name: str) -> dict[str, Any]:
-        import safetensors.torch
-
-        data = self.store.get(record.files[f"{name}.safetensors"])
-        return dict(safetensors.torch.load(data))
-
-    def reset(self) -> None:
-        if self._backbone is not None:
-            self._backbone[1].reset()
-
-
-@lru_cache(maxsize=1)
-def _desk(places: Places) -> _Desk:
-    return _Desk(places)
-
-
 def _pretrain(
-    desk: _Desk, request: Request, notes: _Notes
+    desk: Desk, request: Request, notes: _Notes
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     from adapterxlt.compute.pretraining import pretrain
 
@@ -245,7 +113,7 @@ def _pretrain(
     return files, {"final_loss": facts["loss"], "steps": facts["steps"], "tokens": facts["tokens"]}
 
 
-def _train(desk: _Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
     import safetensors.torch
 
     from adapterxlt.compute.training import Snapshots, train
@@ -288,7 +156,7 @@ def _train(desk: _Desk, request: Request, notes: _Notes) -> tuple[dict[str, byte
     return files, facts
 
 
-def _streams(desk: _Desk, backbone: Backbone, stage: Stage) -> tuple[list[Stream], dict[str, str]]:
+def _streams(desk: Desk, backbone: Backbone, stage: Stage) -> tuple[list[Stream], dict[str, str]]:
     """What a train stage trains on, and the names of what it trains, by part."""
     from adapterxlt.compute.data import Masking, Order
     from adapterxlt.compute.training import Stream
@@ -328,7 +196,7 @@ def _streams(desk: _Desk, backbone: Backbone, stage: Stage) -> tuple[list[Stream
 
 
 def _evaluate(
-    desk: _Desk, request: Request, notes: _Notes
+    desk: Desk, request: Request, notes: _Notes
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     import json
 
@@ -336,7 +204,7 @@ def _evaluate(
 
     stage, params = request.stage, request.stage.params
     data = params["data"]
-    backbone, stack, labels = compose(desk, stage)
+    backbone, stack, labels = desk.compose(stage)
     encoded = desk.encoded(backbone, data, params["max_length"])
     answers = predict(backbone, HEAD, stack, encoded, labels, precision=params["precision"])
     task, rows = TASKS[data["task"]], desk.rows(data)
@@ -355,27 +223,15 @@ def _evaluate(
     return {"predictions.jsonl": ("\n".join(lines) + "\n").encode()}, facts
 
 
-def compose(desk: _Desk, stage: Stage) -> tuple[Backbone, tuple[str, ...], list[str]]:
-    """The composition an evaluate stage scores: backbone, stack of adapters, labels of the head."""
-    backbone = desk.backbone(stage)
-    stacks = desk.add_languages(backbone, stage)
-    trained = desk.record(stage.inputs["trained"])
-    params = trained.stage["params"]
-    backbone.add_adapter(TASK, params["adapter"], weights=desk.tensors(trained, "adapter"))
-    backbone.add_head(HEAD, params["head"], weights=desk.tensors(trained, "head"))
-    stack = (*stacks[stage.params["data"].get("wear")], TASK)
-    return backbone, stack, list(params["head"]["labels"])
-
-
 def predict_rows(places: Places, stage: Stage, rows: list[dict[str, Any]]) -> list[dict[int, str]]:
     """Labels for new rows through the composition of a finished evaluate stage."""
     from adapterxlt.compute.data import encode
     from adapterxlt.compute.evaluation import predict
 
-    desk = _desk(places)
+    desk = desk_for(places)
     task = TASKS[stage.params["data"]["task"]]
     try:
-        backbone, stack, labels = compose(desk, stage)
+        backbone, stack, labels = desk.compose(stage)
         encoded = encode(
             backbone.tokenizer,
             task.kind,
@@ -417,7 +273,7 @@ def environment() -> dict[str, str]:
     return found
 
 
-_KINDS: dict[str, Callable[[_Desk, Request, _Notes], tuple[dict[str, bytes], dict[str, Any]]]] = {
+_KINDS: dict[str, Callable[[Desk, Request, _Notes], tuple[dict[str, bytes], dict[str, Any]]]] = {
     "pretrain": _pretrain,
     "train": _train,
     "evaluate": _evaluate,

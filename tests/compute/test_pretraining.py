@@ -133,6 +133,4 @@ def test_spec_is_closed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stepz"):
         pretraining.pretrain(tmp_path, spec={**TINY, "stepz": 1}, seed=0)
     with pytest.raises(KeyError, match="steps"):
-        pretraining.pretrain(
-            tmp_path, spec={k: v for k, v in TINY.items() if k != "steps"}, seed=0
-        )
+        pretraining.pretrain(tmp_path, spec={k: v for k, v in TINY.items() if k != "steps"}, seed=0)

@@ -28,13 +28,13 @@ _VALUES = st.recursive(
 def test_the_canonical_form_does_not_move() -> None:
     value = {"b": [1, 2.0, 1e-5, True, None, "é"], "a": {"z": None, "y": (1,)}, "c": None}
     assert canonical(value) == '{"a":{"y":[1]},"b":[1,2.0,1e-05,true,null,"é"]}'
-    golden = "d5fe5bbda11f1b52bb1c0c54c8a9fb1dc1c92a0ec4d9a3cf2a4f9c4ab3b4a6b6"
+    golden = "3bbcb1603e1f47937e2050a04de6b136837395dfc62e5cbbfb71ff4eb68f7559"
     assert digest("stage", value) == golden
 
 
 def test_golden_streams() -> None:
-    assert derive(1, "order", 0, "fi") == 0
-    assert shuffled(8, 1, "shots", "udpos", "fi") == []
+    assert derive(1, "order", 0, "fi") == 6724889525324197910
+    assert shuffled(8, 1, "shots", "udpos", "fi") == [2, 4, 5, 7, 3, 1, 0, 6]
 
 
 def test_none_is_neutral_in_mappings_only() -> None:

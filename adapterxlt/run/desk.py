@@ -1,0 +1,168 @@
+"""What a worker process keeps at hand between stages: store, corpus, one backbone, encoded data.
+
+It turns the names in a stage's parameters (digests, keys, languages) into things, and checks on
+the way that they are the ones the plan meant. Used by `run.worker` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapterxlt.core.canon import sha256_hex
+from adapterxlt.core.errors import StageError
+from adapterxlt.core.plan import Stage
+from adapterxlt.core.tasks import TASKS
+from adapterxlt.corpora.sources import FolderCorpus, LabCorpus, select
+from adapterxlt.store.store import Record, Store
+
+if TYPE_CHECKING:
+    from adapterxlt.compute.backbone import Backbone
+    from adapterxlt.compute.data import Encoded
+
+#: What the task adapter and its head go by on the backbone.
+TASK, HEAD = "xlt_task", "xlt_head"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where this machine keeps what a plan names by digest, and how it is to work."""
+
+    store: Path
+    data: str
+    """`lab` or a folder."""
+    backbone: str
+    """`lab` or a folder."""
+    threads: int = 1
+    micro_batch: int | None = None
+    snapshot_every: float = 20.0
+
+
+class Desk:
+    """What a worker process keeps at hand: the store, the corpus, one backbone, encoded data."""
+
+    def __init__(self, places: Places) -> None:
+        import torch
+
+        torch.set_num_threads(places.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.places = places
+        self.store = Store(places.store)
+        self.corpus: FolderCorpus | LabCorpus = (
+            LabCorpus() if places.data == "lab" else FolderCorpus(Path(places.data), self.store)
+        )
+        self._loaded: tuple[str, Backbone] | None = None
+        self._encoded: dict[tuple[Any, ...], Encoded] = {}
+
+    def record(self, key: str) -> Record:
+        record = self.store.read(key)
+        if record is None:
+            raise StageError("an input is not in the store", where=key[:12])
+        return record
+
+    def backbone(self, stage: Stage) -> Backbone:
+        """The backbone a stage is for; loaded once as long as stages want the same one."""
+        from adapterxlt.compute.backbone import Backbone
+
+        if "backbone" in stage.inputs:
+            name = stage.inputs["backbone"]
+            if self._loaded is None or self._loaded[0] != name:
+                folder = self.store.materialize(self.record(name))
+                self._loaded = (name, Backbone(folder))
+        else:
+            name = stage.params["backbone"]["weights"]
+            if self._loaded is None or self._loaded[0] != name:
+                folder = Path(self.places.backbone)
+                if sha256_hex((folder / "model.safetensors").read_bytes()) != name:
+                    raise StageError("the backbone's weights have changed", where=str(folder))
+                self._loaded = (name, Backbone(folder))
+        backbone = self._loaded[1]
+        if stage.params["max_length"] > backbone.max_length:
+            raise StageError(
+                f"max_length {stage.params['max_length']} is more than the backbone's "
+                f"{backbone.max_length} positions"
+            )
+        return backbone
+
+    def encoded(self, backbone: Backbone, data: Mapping[str, Any], max_length: int) -> Encoded:
+        """Rows of a stream or an evaluation as windows, from data that matches its digest."""
+        from adapterxlt.compute.data import encode, encode_text
+
+        at = (data["data"], data.get("limit"), data.get("shots"), data.get("draw"), max_length)
+        if at in self._encoded:
+            return self._encoded[at]
+        language = data["language"]
+        if data["task"] == "text":
+            texts = tuple(data["texts"]) if data.get("texts") else None
+            self._same(self.corpus.text_info(language, texts).digest, data)
+            lines = self.corpus.text(language, texts)[: data.get("limit")]
+            encoded = encode_text(backbone.tokenizer, lines, max_length)
+        else:
+            task = TASKS[data["task"]]
+            rows = self.rows(data)
+            encoded = encode(
+                backbone.tokenizer,
+                task.kind,
+                task.inputs,
+                task.label,
+                task.labels,
+                rows,
+                max_length,
+            )
+        if len(self._encoded) > 64:
+            self._encoded.clear()
+        self._encoded[at] = encoded
+        return encoded
+
+    def rows(self, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+        task, language, split = data["task"], data["language"], data["split"]
+        self._same(self.corpus.info(task, language, split).digest, data)
+        return select(self.corpus.rows(task, language, split), dict(data))
+
+    def _same(self, digest: str, data: Mapping[str, Any]) -> None:
+        if digest != data["data"]:
+            where = f"{data['task']}/{data['language']}"
+            raise StageError("the data have changed since planning", where=where, hint="run again")
+
+    def add_languages(self, backbone: Backbone, stage: Stage) -> dict[str | None, tuple[str, ...]]:
+        """Put the stage's language adapters on; the stack under the task adapter, by language."""
+        stacks: dict[str | None, tuple[str, ...]] = {None: ()}
+        roles = sorted(role for role in stage.inputs if role.startswith("language:"))
+        for i, role in enumerate(roles):
+            record = self.record(stage.inputs[role])
+            name = f"xlt_language_{i}"
+            spec = record.stage["params"]["adapter"]
+            backbone.add_adapter(name, spec, weights=self.tensors(record, "adapter"))
+            stacks[role.partition(":")[2]] = (name,)
+        return stacks
+
+    def compose(self, stage: Stage) -> tuple[Backbone, tuple[str, ...], list[str]]:
+        """What an evaluate stage scores: backbone, stack of adapters, labels of the head."""
+        backbone = self.backbone(stage)
+        stacks = self.add_languages(backbone, stage)
+        trained = self.record(stage.inputs["trained"])
+        params = trained.stage["params"]
+        backbone.add_adapter(TASK, params["adapter"], weights=self.tensors(trained, "adapter"))
+        backbone.add_head(HEAD, params["head"], weights=self.tensors(trained, "head"))
+        stack = (*stacks[stage.params["data"].get("wear")], TASK)
+        return backbone, stack, list(params["head"]["labels"])
+
+    def tensors(self, record: Record, name: str) -> dict[str, Any]:
+        import safetensors.torch
+
+        data = self.store.get(record.files[f"{name}.safetensors"])
+        return dict(safetensors.torch.load(data))
+
+    def reset(self) -> None:
+        """Take everything off the backbone, so that the next stage finds it bare."""
+        if self._loaded is not None:
+            self._loaded[1].reset()
+
+
+@lru_cache(maxsize=1)
+def desk_for(places: Places) -> Desk:
+    """The process's desk; a new one when the places change."""
+    return Desk(places)

@@ -1,0 +1,304 @@
+"""The scheduler over a pool that computes nothing: order, failures, broken workers, events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapterxlt.core.errors import DataError
+from adapterxlt.core.plan import Cell, Plan, Stage
+from adapterxlt.run.scheduler import Silent, execute
+from adapterxlt.run.worker import Places, Request
+
+
+class MemoryStore(set):  # type: ignore[type-arg]
+    """As much of a store as the scheduler looks at: which keys are there."""
+
+
+class MemoryPool:
+    """Finishes submitted stages one round later, in an order of its own."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        workers: int = 1,
+        outcome: Callable[[str], BaseException | None] = lambda label: None,
+        newest_first: bool = False,
+    ) -> None:
+        self.store, self.workers, self.outcome = store, workers, outcome
+        self.newest_first = newest_first
+        self.submitted: list[str] = []
+        self.pending: list[tuple[Future[bool], Request]] = []
+        self.most = self.renewed = 0
+        self.closed: list[bool] = []
+
+    def submit(self, request: Request) -> Future[bool]:
+        assert all(key in self.store for key in request.stage.inputs.values()), "inputs first"
+        assert not self.closed
+        future: Future[bool] = Future()
+        future.set_running_or_notify_cancel()
+        self.submitted.append(request.label)
+        self.pending.append((future, request))
+        self.most = max(self.most, len(self.pending))
+        if len(self.pending) >= self.workers:
+            self.finish_one()
+        return future
+
+    def finish_one(self) -> None:
+        future, request = self.pending.pop(-1 if self.newest_first else 0)
+        error = self.outcome(request.label)
+        if error is None:
+            self.store.add(request.key)
+            future.set_result(True)
+        else:
+            future.set_exception(error)
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+    def close(self, *, now: bool = False) -> None:
+        self.closed.append(now)
+
+
+class Ears(Silent):
+    """A listener that lets the pool go on at every tick and notes what it hears."""
+
+    def __init__(self, pool: MemoryPool) -> None:
+        self.pool = pool
+        self.heard: list[tuple[str, str]] = []
+
+    def started(self, key: str) -> None:
+        self.heard.append(("started", key))
+
+    def finished(self, key: str, error: Exception | None) -> None:
+        self.heard.append(("failed" if error else "finished", key))
+
+    def tick(self, running: list[str]) -> None:
+        if self.pool.pending:
+            self.pool.finish_one()
+
+
+def graph(edges: dict[str, list[str]], cells: list[str] | None = None) -> tuple[Plan, dict[str, str]]:
+    plan, keys = Plan(), {}
+    for name, inputs in edges.items():
+        stage = Stage("pretrain", {"name": name}, {i: keys[i] for i in inputs})
+        keys[name] = plan.add(stage, name)
+    for i, name in enumerate(cells if cells is not None else list(edges)):
+        plan.cells[Cell("t", "r", str(i), 0, None, 1)] = keys[name]
+    return plan, keys
+
+
+DIAMOND = {"base": [], "left": ["base"], "right": ["base"], "top": ["left", "right"], "alone": []}
+
+
+def go(plan: Plan, pool: MemoryPool, **more: Any) -> Any:
+    places = Places(Path("/none"), "lab", "lab")
+
+    def request(key: str) -> Request:
+        return Request(key, plan.labels[key], plan.stages[key], places)
+
+    return execute(plan, pool.store, pool, request, listener=Ears(pool), tick=0.01, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_every_stage_runs_once_inputs_first(workers: int, newest_first: bool) -> None:
+    plan, keys = graph(DIAMOND)
+    pool = MemoryPool(MemoryStore(), workers, newest_first=newest_first)
+    outcome = go(plan, pool)
+    assert sorted(pool.submitted) == sorted(DIAMOND)
+    assert sorted(outcome.computed) == sorted(keys.values())
+    assert outcome.failed == {} == outcome.blocked and pool.closed == [False]
+    assert pool.most <= workers
+
+
+def test_one_worker_takes_plan_order() -> None:
+    plan, _ = graph(DIAMOND)
+    pool = MemoryPool(MemoryStore())
+    go(plan, pool)
+    assert pool.submitted == list(DIAMOND)
+
+
+def test_what_is_in_the_store_or_for_nobody_does_not_run() -> None:
+    plan, keys = graph({**DIAMOND, "unused": []}, cells=["top"])
+    store = MemoryStore({keys["left"]})
+    pool = MemoryPool(store)
+    go(plan, pool)
+    assert pool.submitted == ["base", "right", "top"]
+    again = MemoryPool(store)
+    assert go(plan, again).computed == [] and again.submitted == []
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_failure_blocks_only_what_depends_on_it(workers: int) -> None:
+    edges = {**DIAMOND, "after alone": ["alone"], "roof": ["top"]}
+    plan, keys = graph(edges)
+    pool = MemoryPool(
+        MemoryStore(),
+        workers,
+        outcome=lambda label: DataError("gone", where="f:1", hint="look") if label == "left" else None,
+    )
+    outcome = go(plan, pool)
+    assert outcome.failed == {keys["left"]: "f:1: gone; look"}
+    assert outcome.blocked == {keys["top"]: keys["left"], keys["roof"]: keys["left"]}
+    assert {plan.labels[key] for key in outcome.computed} == {"base", "right", "alone", "after alone"}
+    assert pool.renewed == 0
+
+
+def test_an_error_of_ours_is_told_with_its_type() -> None:
+    plan, keys = graph({"a": []})
+    outcome = go(plan, MemoryPool(MemoryStore(), outcome=lambda _: ValueError("odd")))
+    assert outcome.failed == {keys["a"]: "ValueError: odd"}
+
+
+def test_dead_workers_are_replaced_and_the_rest_runs() -> None:
+    plan, keys = graph(DIAMOND)
+    pool = MemoryPool(
+        MemoryStore(), outcome=lambda label: BrokenProcessPool("x") if label == "left" else None
+    )
+    outcome = go(plan, pool)
+    assert pool.renewed == 1
+    assert "a worker process died" in outcome.failed[keys["left"]]
+    assert "--micro-batch" in outcome.failed[keys["left"]]
+    assert {plan.labels[key] for key in outcome.computed} == {"base", "right", "alone"}
+
+
+def test_a_pool_that_breaks_takes_its_other_stages_down_before_it_is_renewed() -> None:
+    """Stages of the broken executor must not be confused with those of the new one."""
+    plan, _ = graph({name: [] for name in "abcd"})
+
+    class Breaking(MemoryPool):
+        generation = 0
+
+        def submit(self, request: Request) -> Future[bool]:
+            future = super().submit(request)
+            future.generation = self.generation  # type: ignore[attr-defined]
+            return future
+
+        def renew(self) -> None:
+            super().renew()
+            # What concurrent.futures does: pending futures of the executor in use are cancelled.
+            assert not any(f.generation == self.generation and not f.done() for f, _ in self.pending)  # type: ignore[attr-defined]
+            self.generation += 1
+
+        def finish_one(self) -> None:
+            super().finish_one()
+            if self.generation == 0:
+                for future, _ in self.pending:
+                    future.set_exception(BrokenProcessPool("x"))
+                self.pending.clear()
+
+    pool = Breaking(
+        MemoryStore(), 3, outcome=lambda label: BrokenProcessPool("x") if label == "a" else None
+    )
+    outcome = go(plan, pool)
+    assert pool.renewed == 1
+    assert len(outcome.failed) + len(outcome.computed) == 4 and plan.labels[outcome.computed[-1]] == "d"
+
+
+def test_a_pool_found_broken_when_a_stage_is_submitted_is_renewed() -> None:
+    """A worker can die between two stages: then `submit` itself raises."""
+    plan, _ = graph({name: [] for name in "abc"})
+
+    class Broken(MemoryPool):
+        def submit(self, request: Request) -> Future[bool]:
+            if request.label == "b" and not self.renewed:
+                raise BrokenProcessPool("a child process terminated abruptly")
+            return super().submit(request)
+
+    pool = Broken(MemoryStore())
+    outcome = go(plan, pool)
+    assert pool.renewed == 1
+    assert {plan.labels[k] for k in outcome.computed} >= {"a", "c"}
+    assert len(outcome.computed) + len(outcome.failed) == 3
+
+
+def test_an_interruption_stops_the_pool_at_once(tmp_path: Path) -> None:
+    plan, _ = graph(DIAMOND)
+    events = tmp_path / "events.jsonl"
+
+    class Interrupted(MemoryPool):
+        def submit(self, request: Request) -> Future[bool]:
+            if request.label == "right":
+                raise KeyboardInterrupt
+            return super().submit(request)
+
+    pool = Interrupted(MemoryStore())
+    with pytest.raises(KeyboardInterrupt):
+        go(plan, pool, events=events)
+    assert pool.closed == [True]
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    assert lines[-1]["event"] == "interrupted"
+
+
+def test_events_tell_the_story(tmp_path: Path) -> None:
+    plan, keys = graph({"base": [], "left": ["base"], "top": ["left"]})
+    events = tmp_path / "notes" / "events.jsonl"
+    pool = MemoryPool(
+        MemoryStore(), outcome=lambda label: ValueError("odd") if label == "left" else None
+    )
+    go(plan, pool, events=events)
+    lines = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
+    assert all(line.pop("time") > 1e9 for line in lines)
+    assert lines == [
+        {"event": "started", "key": keys["base"], "label": "base"},
+        {"event": "finished", "key": keys["base"]},
+        {"event": "started", "key": keys["left"], "label": "left"},
+        {"event": "failed", "key": keys["left"], "reason": "ValueError: odd"},
+        {"event": "blocked", "key": keys["top"], "by": keys["left"]},
+    ]
+    go(plan, MemoryPool(pool.store), events=events)
+    assert len(events.read_text().splitlines()) == 5 + 4
+
+
+def test_the_listener_hears_what_happens() -> None:
+    plan, keys = graph({"a": [], "b": ["a"]})
+    pool = MemoryPool(MemoryStore(), outcome=lambda label: ValueError() if label == "b" else None)
+    ears = Ears(pool)
+    places = Places(Path("/none"), "lab", "lab")
+    execute(
+        plan,
+        pool.store,  # type: ignore[arg-type]
+        pool,
+        lambda key: Request(key, plan.labels[key], plan.stages[key], places),
+        listener=ears,
+    )
+    assert ears.heard == [
+        *(("started", keys["a"]), ("finished", keys["a"])),
+        *(("started", keys["b"]), ("failed", keys["b"])),
+    ]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_in_any_graph_failures_block_exactly_what_is_above_them(data: st.DataObject) -> None:
+    edges: dict[str, list[str]] = {}
+    for i in range(data.draw(st.integers(1, 10))):
+        below = data.draw(st.lists(st.sampled_from(list(edges)), unique=True)) if edges else []
+        edges[f"s{i}"] = below
+    bad = set(data.draw(st.lists(st.sampled_from(list(edges)), unique=True)))
+    plan, keys = graph(edges)
+    pool = MemoryPool(
+        MemoryStore(),
+        data.draw(st.integers(1, 4)),
+        outcome=lambda label: ValueError(label) if label in bad else None,
+        newest_first=data.draw(st.booleans()),
+    )
+    outcome = go(plan, pool)
+    stopped: set[str] = set()
+    for name, below in edges.items():
+        if stopped.intersection(below) or bad.intersection(below):
+            stopped.add(name)
+    assert {plan.labels[k] for k in outcome.blocked} == stopped
+    assert {plan.labels[k] for k in outcome.failed} == bad - stopped
+    assert {plan.labels[k] for k in outcome.computed} == edges.keys() - bad - stopped
+    assert set(outcome.blocked.values()) <= outcome.failed.keys()
+    assert len(pool.submitted) == len(set(pool.submitted)) == len(keys) - len(stopped)
