@@ -115,7 +115,9 @@ def plan(as_json: bool, every: bool, **given: Any) -> None:
 
 @cli.command()
 @_study_options
-@click.option("--workers", type=click.IntRange(0), help="Processes. [default: one a core]")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Processes. [default: one a core, or one GPU]"
+)
 @click.option(
     "--threads",
     type=click.IntRange(1),
@@ -123,6 +125,7 @@ def plan(as_json: bool, every: bool, **given: Any) -> None:
     show_default=True,
     help="Threads a process; results are exactly repeatable for a fixed number.",
 )
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--micro-batch", type=click.IntRange(1), help="Rows at once, to save memory.")
 @click.option(
     "--snapshot-every",
@@ -135,6 +138,7 @@ def plan(as_json: bool, every: bool, **given: Any) -> None:
 def run(
     workers: int | None,
     threads: int,
+    device: str,
     micro_batch: int | None,
     snapshot_every: float,
     out: Path | None,
@@ -145,11 +149,13 @@ def run(
 
     study = _open(**given)
     signal.signal(signal.SIGTERM, _terminated)
-    count = workers if workers is not None else max(1, (os.cpu_count() or 1) // threads)
+    cores = 1 if device == "cuda" else os.cpu_count() or 1
+    count = workers if workers is not None else max(1, cores // threads)
     with console.progress(study, count) as listener:
         outcome = study.run(
             workers=count,
             threads=threads,
+            device=device,
             micro_batch=micro_batch,
             snapshot_every=snapshot_every,
             listener=listener,

@@ -35,9 +35,11 @@ class Backbone:
 
     Args:
         folder: configuration, safetensors weights and fast tokenizer, in transformers' format.
+        device: where it computes, `cpu` or `cuda`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.device = torch.device(device)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         # It warns that adapters are not active whenever the base model is called directly.
@@ -57,6 +59,7 @@ class Backbone:
             what = f"{len(self.tokenizer)} pieces, but {self.model.config.vocab_size} embeddings"
             raise UsageError(f"tokenizer and weights do not match: {what}", where=str(folder))
         self.model.requires_grad_(False)
+        self.model.to(self.device)
         self._own = [name for name, _ in self.model.named_parameters()]
         self._names: list[str] = []
 
@@ -98,6 +101,7 @@ class Backbone:
     def _added(self, name: str, weights: Tensors | None) -> None:
         if name not in self._names:
             self._names.append(name)
+        self.model.to(self.device)
         mine = self._parameters(name)
         for parameter in mine.values():
             parameter.requires_grad_(False)
@@ -123,8 +127,8 @@ class Backbone:
         return found
 
     def weights(self, name: str) -> Tensors:
-        """Copies of the weights that go by ``name``, under neutral names, in fp32."""
-        return {n: p.detach().clone().contiguous() for n, p in self._parameters(name).items()}
+        """Copies of the weights that go by ``name``, under neutral names, on the CPU in fp32."""
+        return {n: p.detach().cpu().clone() for n, p in self._parameters(name).items()}
 
     def trainable(self, names: Iterable[str]) -> dict[str, torch.nn.Parameter]:
         """Mark exactly these as trainable and return their parameters."""
@@ -190,5 +194,5 @@ class Backbone:
         own = dict(self.model.named_parameters())
         for name in self._own:
             sha.update(name.encode())
-            sha.update(own[name].detach().contiguous().view(torch.uint8).numpy().tobytes())
+            sha.update(own[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return sha.hexdigest()

@@ -52,6 +52,12 @@ class Batch:
     labels: torch.Tensor
     tokens: int
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        where = (self.index[0].to(device), self.index[1].to(device))
+        ids, mask, labels = (t.to(device) for t in (self.ids, self.mask, self.labels))
+        return Batch(ids, mask, where, labels, self.tokens)
+
 
 def encode(
     tokenizer: Any,

@@ -49,9 +49,9 @@ def predict(
         while end < len(windows) and (end + 1 - start) * len(windows[end][1].ids) <= tokens:
             end += 1
         chunk = windows[start:end]
-        batch = collate([window for _, window in chunk], pad)
+        batch = collate([window for _, window in chunk], pad).to(backbone.device)
         if len(batch.labels):
-            with amp(precision):
+            with amp(precision, backbone.device):
                 states = backbone.hidden(batch.ids, batch.mask)[batch.index]
                 best = backbone.head_logits(head, states).argmax(dim=-1).tolist()
             where = [(i, item) for i, window in chunk for item in window.items]

@@ -38,11 +38,11 @@ def pretrain(
 
     `spec` has every field of `lab.DEFAULT_SPEC`; KeyError for a missing, ValueError for an unknown
     one. `pair_share` of the batches are translation pairs, source and target sentence in one
-    sequence (TLM, Conneau and Lample 2019, section 3.3); the others are monolingual lines. Languages
-    the backbone is not to have seen give neither. `on_step(step, steps, loss)` is called after each
-    step (steps from 1, loss in nats per masked token). Writes config.json, model.safetensors and the
-    tokenizer's JSON files.
-    Equal for equal arguments and thread count; PyTorch's global generator is left as it was.
+    sequence (TLM, Conneau and Lample 2019, section 3.3); the others are monolingual lines.
+    Languages the backbone is not to have seen give neither. `on_step(step, steps, loss)` is called
+    after each step (steps from 1, loss in nats per masked token). Writes config.json,
+    model.safetensors and the tokenizer's JSON files. Equal for equal arguments and thread count;
+    PyTorch's global generator is left as it was.
 
     Returns {"loss": mean of the last tenth of the steps, "steps": int, "tokens": int read, padding
     apart}.
@@ -51,6 +51,9 @@ def pretrain(
     if unknown:
         known = sorted(lab.DEFAULT_SPEC)
         raise ValueError(f"pretrain: unknown spec fields {unknown}; known: {known}")
+    missing = sorted(set(lab.DEFAULT_SPEC) - set(spec))
+    if missing:
+        raise KeyError(f"pretrain: spec lacks {missing}")
     lines, pairs = corpus()
     tokenizer = make_tokenizer(lines, pairs, int(spec["vocab"]))
     limit = int(spec["max_length"])
@@ -67,7 +70,7 @@ def pretrain(
 
 
 def corpus() -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """What the backbone reads: monolingual lines (tuples of one or two sentences), translation pairs.
+    """What the backbone reads: lines (tuples of one or two sentences) and translation pairs.
 
     A language gives as many pairs as it has lines; a language of resource `unseen` gives nothing.
     """
@@ -183,8 +186,8 @@ def start_attention(model: XLMRobertaForMaskedLM, scale: float, seed: int) -> No
     """Start each layer so that a position looks at what is like it and takes that over, in place.
 
     Query and key weights are equal, output weights the transpose of the value weights, and
-    positions sinusoidal (after mimetic initialization, Trockman and Kolter 2023). Reading a word off
-    the other sentence is then there from the start; small random weights learn it far too late.
+    positions sinusoidal (after mimetic initialization, Trockman and Kolter 2023). Reading a word
+    off the other sentence is then there from the start; small random weights learn it too late.
     """
     generator = torch.Generator().manual_seed(_seed(seed, "attention", 0))
     hidden = model.config.hidden_size

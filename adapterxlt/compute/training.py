@@ -162,11 +162,11 @@ def _backward(
     pad = backbone.tokenizer.pad_token_id
     total, tokens = 0.0, 0
     for start in range(0, len(windows), size):
-        batch = collate(windows[start : start + size], pad)
+        batch = collate(windows[start : start + size], pad).to(backbone.device)
         tokens += batch.tokens
         if len(batch.labels) == 0:
             continue
-        with amp(precision):
+        with amp(precision, backbone.device):
             loss = _summed_loss(backbone, stream, batch) / scored
         (loss / streams).backward()
         total += float(loss.detach())
@@ -179,10 +179,12 @@ def _summed_loss(backbone: Backbone, stream: Stream, batch: Batch) -> torch.Tens
     return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
 
 
-def amp(precision: str) -> contextlib.AbstractContextManager[Any]:
+def amp(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Mixed precision for ``bf16`` (weights and optimizer stay fp32); nothing for ``fp32``."""
     if precision == "bf16":
-        half: contextlib.AbstractContextManager[Any] = torch.autocast("cpu", dtype=torch.bfloat16)
+        half: contextlib.AbstractContextManager[Any] = torch.autocast(
+            device.type, dtype=torch.bfloat16
+        )
         return half
     return contextlib.nullcontext()
 
@@ -236,9 +238,10 @@ def _restore(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"value/{name}"])
-            optimizer.state[parameter] = {
-                slot: tensors[f"{slot}/{name}"].clone()
-                for slot in ("step", "exp_avg", "exp_avg_sq")
+            # The count of steps stays where AdamW keeps it, the moments go with the parameter.
+            optimizer.state[parameter] = {"step": tensors[f"step/{name}"].clone()} | {
+                slot: tensors[f"{slot}/{name}"].to(parameter.device, copy=True)
+                for slot in ("exp_avg", "exp_avg_sq")
             }
     outcome.losses = [tuple(pair) for pair in facts["losses"]]
     outcome.tokens, outcome.seconds = facts["tokens"], facts["seconds"]

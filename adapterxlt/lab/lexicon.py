@@ -48,8 +48,8 @@ CONCEPTS = (
     *AFFIXES,
 )
 
-# Words that are one lexeme with another part of speech, in every language (zero derivation), so that
-# a word list alone cannot tag a sentence.
+# Words that are one lexeme with another part of speech, in every language (zero derivation), so
+# that a word list alone cannot tag a sentence.
 SHARED: Mapping[str, str] = MappingProxyType(
     {
         "go.0": "noun.4.0",

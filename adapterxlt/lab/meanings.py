@@ -167,7 +167,7 @@ def draw_pair(rng: random.Random, label: str) -> tuple[Meaning, Meaning]:
         wanted -= 1
     clauses: tuple[Clause, ...] = (premise,)
     # A further clause is always possible; it makes the premise richer where no slot was free.
-    if wanted or chance(rng, 0.05):
+    if wanted or chance(rng, 0.12):
         other = draw_clause(rng)
         clauses = (premise, other) if chance(rng, 0.5) else (other, premise)
     return Meaning(clauses, "cconj.and" if len(clauses) > 1 else ""), Meaning((told,))

@@ -85,20 +85,25 @@ def rows(task: str, language: str, split: str) -> tuple[dict[str, Any], ...]:
     )
 
 
+def size(language: str, split: str) -> int:
+    """How many rows a split has, without making them; KeyError for an unknown name."""
+    source = SOURCE_TRAIN if LANGUAGES[language].code == SOURCE else TARGET_TRAIN
+    return {"train": source, "validation": VALIDATION, "test": TEST}[split]
+
+
 def meanings(task: str, language: str, split: str) -> tuple[Any, ...]:
     """What the rows of one split mean, in their order; KeyError as in `rows`."""
     if split not in SPLITS:
         raise KeyError(split)
-    place = number(language)
+    place, count = number(language), size(language, split)
     # The one series of a task is cut into: test, validation by language, train by language.
     if split == "test":
-        start, count = 0, TEST
+        start = 0
     elif split == "validation":
-        start, count = TEST + place * VALIDATION, VALIDATION
+        start = TEST + place * VALIDATION
     else:
         start = TEST + len(LANGUAGES) * VALIDATION
         start += SOURCE_TRAIN + (place - 1) * TARGET_TRAIN if place else 0
-        count = SOURCE_TRAIN if language == SOURCE else TARGET_TRAIN
     return _series(task)[start : start + count]
 
 

@@ -24,8 +24,8 @@ def text(language: str) -> tuple[str, ...]:
     """Monolingual lines, `LANGUAGES[language].text_lines` of them; KeyError for an unknown code.
 
     One line in three is one sentence. The others are two sentences about one event, the second
-    opened by a connective that says how it relates to the first (it follows, it adds, it denies), as
-    connectives do in running text; meanings differ between languages.
+    opened by a connective that says how it relates to the first (it follows, it adds, it denies),
+    as connectives do in running text; meanings differ between languages.
     """
     return tuple(_line(language, index) for index in range(LANGUAGES[language].text_lines))
 

@@ -37,6 +37,7 @@ class Places:
     backbone: str
     """`lab` or a folder."""
     threads: int = 1
+    device: str = "cpu"
     micro_batch: int | None = None
     snapshot_every: float = 20.0
 
@@ -49,6 +50,8 @@ class Desk:
 
         torch.set_num_threads(places.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        if places.device == "cuda" and not torch.cuda.is_available():
+            raise StageError("there is no CUDA device", hint="use --device cpu")
         self.places = places
         self.store = Store(places.store)
         self.corpus: FolderCorpus | LabCorpus = (
@@ -71,14 +74,14 @@ class Desk:
             name = stage.inputs["backbone"]
             if self._loaded is None or self._loaded[0] != name:
                 folder = self.store.materialize(self.record(name))
-                self._loaded = (name, Backbone(folder))
+                self._loaded = (name, Backbone(folder, self.places.device))
         else:
             name = stage.params["backbone"]["weights"]
             if self._loaded is None or self._loaded[0] != name:
                 folder = Path(self.places.backbone)
                 if sha256_hex((folder / "model.safetensors").read_bytes()) != name:
                     raise StageError("the backbone's weights have changed", where=str(folder))
-                self._loaded = (name, Backbone(folder))
+                self._loaded = (name, Backbone(folder, self.places.device))
         backbone = self._loaded[1]
         if stage.params["max_length"] > backbone.max_length:
             raise StageError(

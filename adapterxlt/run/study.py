@@ -97,6 +97,7 @@ class Study:
         *,
         workers: int = 1,
         threads: int = 1,
+        device: str = "cpu",
         micro_batch: int | None = None,
         snapshot_every: float = 20.0,
         listener: Listener | None = None,
@@ -104,7 +105,11 @@ class Study:
     ) -> Outcome:
         """Compute what the store lacks. ``workers=0`` computes in this process."""
         self.places = replace(
-            self.places, threads=threads, micro_batch=micro_batch, snapshot_every=snapshot_every
+            self.places,
+            threads=threads,
+            device=device,
+            micro_batch=micro_batch,
+            snapshot_every=snapshot_every,
         )
         if not self.plan.needed({key for key in self.plan.stages if key in self.store}):
             return Outcome()

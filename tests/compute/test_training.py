@@ -33,9 +33,7 @@ def streams(backbone: Backbone, languages: list[str], batch: int = 8) -> list[St
     result = []
     for language in languages:
         rows = lab.rows("lab-pos", language, "train")[:40]
-        data = encode(
-            backbone.tokenizer, TASK.kind, TASK.inputs, TASK.label, TASK.labels, rows, 64
-        )
+        data = encode(backbone.tokenizer, TASK.kind, TASK.inputs, TASK.label, TASK.labels, rows, 64)
         order = Order(data.lengths(), batch, 1, language)
         head = lambda states: backbone.head_logits("h", states)  # noqa: E731
         result.append(Stream(language, data, order, ("a",), head))
@@ -152,9 +150,7 @@ def test_order_is_one_pass_an_epoch_and_stateless() -> None:
     lengths = [(7 * i) % 23 + 3 for i in range(53)]
     order = Order(lengths, 8, 1, "x")
     assert order.per_epoch == math.ceil(53 / 8)
-    epochs = [
-        [i for step in range(e * 7, e * 7 + 7) for i in order.rows(step)] for e in range(2)
-    ]
+    epochs = [[i for step in range(e * 7, e * 7 + 7) for i in order.rows(step)] for e in range(2)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(53))] * 2
     assert epochs[0] != epochs[1]
     assert Order(lengths, 8, 1, "x").rows(9) == order.rows(9)

@@ -19,8 +19,10 @@ _SCALARS = st.one_of(
 )  # fmt: skip
 _VALUES = st.recursive(
     _SCALARS,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner)
+    ),
     max_leaves=12,
 )
 
@@ -43,7 +45,9 @@ def test_none_is_neutral_in_mappings_only() -> None:
     assert digest("t", {"a": {"b": None}}) != digest("t", {})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), [-float("inf")], {"a": float("nan")}])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), [-float("inf")], {"a": float("nan")}]
+)
 def test_numbers_without_a_form_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match="no canonical form"):
         canonical(value)
@@ -85,7 +89,12 @@ def test_shuffled_is_a_permutation(n: int, seed: int, purpose: str) -> None:
 
 
 def test_shuffled_moves_with_seed_purpose_and_indices() -> None:
-    orders = [shuffled(50, 1, "a"), shuffled(50, 2, "a"), shuffled(50, 1, "b"), shuffled(50, 1, "a", 0)]
+    orders = [
+        shuffled(50, 1, "a"),
+        shuffled(50, 2, "a"),
+        shuffled(50, 1, "b"),
+        shuffled(50, 1, "a", 0),
+    ]
     assert len({tuple(order) for order in orders}) == 4
     assert orders[0] != list(range(50))
 
@@ -103,14 +112,17 @@ def test_derived_seeds_fit_in_63_bits(seed: int, purpose: str, indices: list[int
 
 
 def test_derived_seeds_differ_by_place() -> None:
-    seeds = {derive(s, p, e, i) for s in (1, 2) for p in ("a", "b") for e in range(5) for i in range(5)}
+    seeds = {
+        derive(s, p, e, i) for s in (1, 2) for p in ("a", "b") for e in range(5) for i in range(5)
+    }
     assert len(seeds) == 100
 
 
 def test_nothing_depends_on_the_process() -> None:
     program = (
         "from adapterxlt.core.canon import derive, digest, shuffled;"
-        "print(derive(7, 'order', 3, 'fi'), shuffled(20, 7, 'shots', 'fi'), digest('t', {'b': 1, 'a': {'c': 2.5}}))"
+        "print(derive(7, 'order', 3, 'fi'), shuffled(20, 7, 'shots', 'fi'),"
+        " digest('t', {'b': 1, 'a': {'c': 2.5}}))"
     )
     here = f"{derive(7, 'order', 3, 'fi')} {shuffled(20, 7, 'shots', 'fi')} "
     here += digest("t", {"a": {"c": 2.5}, "b": 1})

@@ -94,7 +94,9 @@ def test_work_counts_steps_and_sub_words(study: Any, backbone: BackboneInfo) -> 
             assert work.work_kind == "mlm" and work.steps == 3 * 32
             assert work.tokens == work.steps * 32 * 12.0
         else:
-            rows = sum(min(params["budget"]["batch"], s.get("shots", 999)) for s in params["streams"])
+            rows = sum(
+                min(params["budget"]["batch"], s.get("shots", 999)) for s in params["streams"]
+            )
             assert work.tokens == params["budget"]["steps"] * rows * 12.0
             head = (32 + 1) * 17
             assert work.parameters == adapter_parameters(params["adapter"], backbone.shape) + head
@@ -111,7 +113,7 @@ def test_rates_come_from_past_runs_where_there_are_some(study: Any, backbone: Ba
     found = works(study, backbone)
     by_kind = {work.work_kind: key for key, work in found.items()}
     assert by_kind.keys() == {"mlm", "task", "evaluate"}
-    seconds = {key: 4.0 for key in by_kind.values()}
+    seconds = dict.fromkeys(by_kind.values(), 4.0)
     rates = cost.rates(study, backbone.shape, seconds)
     assert rates.origin == "past runs and a calibration"
     for kind, key in by_kind.items():
@@ -136,4 +138,6 @@ def test_pretraining_has_a_cost() -> None:
     one = cost.work_of(stage, info.shape, {})
     spec = {**stage.params["spec"], "steps": 2 * stage.params["spec"]["steps"]}
     two = cost.work_of(Stage("pretrain", {**stage.params, "spec": spec}), info.shape, {})
-    assert two.flops == 2 * one.flops and two.tokens == 2 * one.tokens and one.work_kind == "pretrain"
+    assert (
+        two.flops == 2 * one.flops and two.tokens == 2 * one.tokens and one.work_kind == "pretrain"
+    )

@@ -31,8 +31,12 @@ def chain(plan: Plan, cell: Cell) -> list[Stage]:
     return found[::-1]
 
 
-def cell(regime: str, target: str = "fi", shots: int = 0, draw: int | None = None, **more: Any) -> Cell:
-    return Cell("udpos", regime, target, shots, draw, more.get("seed", 1), more.get("role", "target"))
+def cell(
+    regime: str, target: str = "fi", shots: int = 0, draw: int | None = None, **more: Any
+) -> Cell:
+    return Cell(
+        "udpos", regime, target, shots, draw, more.get("seed", 1), more.get("role", "target")
+    )
 
 
 def keys(plan: Plan, *regimes: str) -> dict[Cell, str]:
@@ -82,8 +86,13 @@ def test_a_regime_becomes_the_stages_of_the_papers_table(
         assert read == streams
         assert {s["split"] for s in params["streams"]} == {"train"}
         assert params["budget"] == {
-            **{"batch": batch, "steps": steps, "lr": 1e-4, "schedule": schedule},
-            **{"warmup": warmup, "weight_decay": 0.05, "clip": 1.0},
+            "batch": batch,
+            "steps": steps,
+            "lr": 1e-4,
+            "schedule": schedule,
+            "warmup": warmup,
+            "weight_decay": 0.05,
+            "clip": 1.0,
         }
         assert params["objective"] == "macro" and params["seed"] == 1
         assert params["head"] == {"kind": "tagging", "labels": list(UPOS)}
@@ -110,8 +119,12 @@ def test_the_cells_are_the_grid(planned: Planned, six: str) -> None:
     count = {name: len(keys(plan, name)) for name in TABLE}
     # (targets + source where one adapter serves all) x shots x draws x seeds
     assert count == {
-        **{"zero-shot": 3 * 2, "target-only": 16, "sequential": 16, "joint": 16},
-        **{"joint-multilingual": 3 * 8, "multi-stage": 16},
+        "zero-shot": 3 * 2,
+        "target-only": 16,
+        "sequential": 16,
+        "joint": 16,
+        "joint-multilingual": 3 * 8,
+        "multi-stage": 16,
     }
     assert {at.role for at in plan.cells if at.target == "en"} == {"source"}
 
@@ -121,10 +134,13 @@ def test_regimes_share_their_first_stage(planned: Planned, six: str) -> None:
     source = chain(plan, cell("zero-shot"))[0]
     at = cell("sequential", "mr", 10, 1)
     assert chain(plan, at)[0] == source
-    assert chain(plan, cell("multi-stage", "mr", 10, 1))[0] == chain(
-        plan, cell("joint-multilingual", "fi", 10, 1)
-    )[0]
-    trained = [s for s in plan.stages.values() if s.kind == "train" and s.params["objective"] == "macro"]
+    assert (
+        chain(plan, cell("multi-stage", "mr", 10, 1))[0]
+        == chain(plan, cell("joint-multilingual", "fi", 10, 1))[0]
+    )
+    trained = [
+        s for s in plan.stages.values() if s.kind == "train" and s.params["objective"] == "macro"
+    ]
     # source and, by shots, draw and target: shots alone, shots after source, joint, bilingual;
     # by shots and draw: multilingual. All of it for two seeds.
     assert len(trained) == 2 * (1 + 4 * (2 * 2 * 2) + 2 * 2)
@@ -166,7 +182,11 @@ def test_the_order_of_targets_and_regimes_changes_no_single_target_stage(
     alone = ("zero-shot", "target-only", "sequential", "joint")
     _, plan = planned(six, "targets=[fi, mr, sw]")
     for order in permutations(["fi", "mr", "sw"]):
-        _, other = planned(six, f"targets=[{', '.join(order)}]", "regimes=[joint, sequential, zero-shot, target-only]")
+        _, other = planned(
+            six,
+            f"targets=[{', '.join(order)}]",
+            "regimes=[joint, sequential, zero-shot, target-only]",
+        )
         assert keys(other, *alone) == keys(plan, *alone)
 
 
@@ -243,8 +263,15 @@ def test_what_shapes_a_result_is_in_its_key(override: str, planned: Planned, six
 @pytest.mark.parametrize(
     "override",
     [
-        *("task_adapter={method: seq_bn, reduction_factor: 16, non_linearity: relu}", "seeds=[1, 2]"),
-        *("limits={train: 500, test: 80, text: 1000}", "max_length=128", "task_adapter={leave_out: []}"),
+        *(
+            "task_adapter={method: seq_bn, reduction_factor: 16, non_linearity: relu}",
+            "seeds=[1, 2]",
+        ),
+        *(
+            "limits={train: 500, test: 80, text: 1000}",
+            "max_length=128",
+            "task_adapter={leave_out: []}",
+        ),
         *("budget={epochs: 3}", "budget={epochs: 3, batch: 32, lr: 1e-4, clip: 1, warmup: 0.1}"),
         *("task_adapter={reduction_factor: 16.0}", "language_adapters={}", "limits={test: 9999}"),
     ],
@@ -279,10 +306,13 @@ def test_a_backbone_that_is_pretrained_is_the_first_stage(planned: Planned, six:
 # Data rules
 
 
-def test_a_test_split_cannot_reach_a_train_stage(planned: Planned, six: str, fake_corpus: Any) -> None:
+def test_a_test_split_cannot_reach_a_train_stage(
+    planned: Planned, six: str, fake_corpus: Any
+) -> None:
     stream = {"task": "udpos", "language": "fi", "split": "test", "data": "0" * 64}
     with pytest.raises(AssertionError, match="never reach a train stage"):
         Stage("train", {"streams": [{**stream, "split": "train"}, stream]})
+
     class Leaky(fake_corpus):  # type: ignore[misc, valid-type]
         def shots_split(self, task: str, language: str) -> str:
             return "test"
@@ -318,7 +348,9 @@ def test_limits_count_rows_and_change_epochs(planned: Planned, six: str) -> None
     assert evaluation.params["data"]["limit"] == 10
 
 
-def test_missing_data_is_an_error_of_the_data(six: str, backbone: BackboneInfo, fake_corpus: Any) -> None:
+def test_missing_data_is_an_error_of_the_data(
+    six: str, backbone: BackboneInfo, fake_corpus: Any
+) -> None:
     class Poor(fake_corpus):  # type: ignore[misc, valid-type]
         def info(self, task: str, language: str, split: str) -> Any:
             raise DataError("none")
@@ -384,7 +416,9 @@ def test_new_adapter_and_new_head(six: str, planned: Planned) -> None:
     alone = own(six, planned, "{name: b, languages: [target]}")
     # A new adapter goes on from nothing, so its head is new whatever the phase says.
     for head in ("keep", "new"):
-        fresh = own(six, planned, first + f", {{name: b, languages: [target], adapter: new, head: {head}}}")
+        fresh = own(
+            six, planned, first + f", {{name: b, languages: [target], adapter: new, head: {head}}}"
+        )
         assert fresh.cells[at] == alone.cells[at]
     for head in ("keep", "new"):
         only = own(six, planned, f"{{name: b, languages: [target], head: {head}}}")
@@ -436,7 +470,7 @@ def test_the_whole_plan_is_golden(planned: Planned, six: str) -> None:
 
 
 def test_ten_thousand_cells_are_planned_in_seconds(planned: Planned, six: str) -> None:
-    targets = "fi mr de zh sw yo id uk ru fr es it ar hi ta te tr vi ja ko".split()
+    targets = "fi mr de zh sw yo id uk ru fr es it ar hi ta te tr vi ja ko".split()  # noqa: SIM905
     started = time.process_time()
     _, plan = planned(
         six,

@@ -87,7 +87,12 @@ def test_ancestors_and_sharing() -> None:
         keys[name] for name in ("score left", "upper", "left", "base")
     }
     assert {plan.labels[k]: n for k, n in plan.sharing.items()} == {
-        **{"base": 2, "left": 1, "right": 1, "upper": 1, "score left": 1, "score right": 1},
+        "base": 2,
+        "left": 1,
+        "right": 1,
+        "upper": 1,
+        "score left": 1,
+        "score right": 1,
     }
 
 
@@ -152,5 +157,3 @@ def test_cells_sort_and_name_themselves() -> None:
     assert [(c.shots, c.seed) for c in sorted(cells)] == [(5, 1), (5, 2), (10, 1), (10, 2)]
     assert cells[0].label().startswith("t r fi ") and "draw 1" in cells[0].label()
     assert Cell("t", "zero-shot", "fi", 0, None, 3).label() == "t zero-shot fi seed 3"
-
-

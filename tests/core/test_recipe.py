@@ -75,7 +75,11 @@ BAD = {
     ),
     "a word for a number": (BASE + "max_length: long\n", 6, "max_length: "),
     "a number for a word": (replaced("source", "5"), 2, "source: "),
-    "a word for a list": (replaced("targets", "fi"), 3, "targets: input should be a list, not 'fi'"),
+    "a word for a list": (
+        replaced("targets", "fi"),
+        3,
+        "targets: input should be a list, not 'fi'",
+    ),
     "a list for a mapping": (BASE + "budget: [3]\n", 6, "budget: input should be a mapping"),
     "a quoted number": (BASE + "budget: {lr: '1e-3'}\n", 6, "budget.lr: "),
     "a truth value for a number": (BASE + "seeds: [true]\n", 6, "seeds.0: "),
@@ -292,7 +296,9 @@ def test_a_regime_inline_and_from_a_file_are_the_same(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(replaced("regimes", "[own/careful.yaml, zero-shot]"), encoding="utf-8")
     lines = "".join(f"    {line}\n" for line in OWN.splitlines())
-    inline = BASE.replace("regimes: [zero-shot]", "regimes:") + "  -" + lines[3:] + "  - zero-shot\n"
+    inline = (
+        BASE.replace("regimes: [zero-shot]", "regimes:") + "  -" + lines[3:] + "  - zero-shot\n"
+    )
     from_file, written = load_recipe(path).recipe, load(inline)
     assert from_file == written
     assert from_file.regime_list[0].phases[1].shots == 20
@@ -309,7 +315,9 @@ def test_faults_of_a_regime_file_name_that_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(path)
     lines = str(caught.value).splitlines()
-    assert [line.partition(": ")[0] for line in lines] == [f"{tmp_path / 'bad.yaml'}:{n}" for n in (5, 6)]
+    assert [line.partition(": ")[0] for line in lines] == [
+        f"{tmp_path / 'bad.yaml'}:{n}" for n in (5, 6)
+    ]
     assert "unknown field 'phases.0.waer'; did you mean 'wear'?" in lines[0]
 
 
@@ -421,7 +429,10 @@ _PHASES = st.builds(
     ),
 )
 _REGIMES = st.sampled_from(["zero-shot", "sequential", "multi-stage"]) | st.fixed_dictionaries(
-    {"name": st.sampled_from(["own-1", "own-2", "1e5"]), "phases": st.lists(_PHASES, min_size=1, max_size=2)}
+    {
+        "name": st.sampled_from(["own-1", "own-2", "1e5"]),
+        "phases": st.lists(_PHASES, min_size=1, max_size=2),
+    }
 )
 
 
@@ -441,7 +452,9 @@ def _recipes(draw: st.DrawFn) -> dict[str, Any]:
         "name": draw(st.from_regex(r"\A[a-z0-9][a-z0-9._-]{0,10}\Z")),
         "source": codes[0],
         "targets": codes[1:],
-        "tasks": draw(st.lists(st.sampled_from(["udpos", "nli", "lab-pos"]), min_size=1, unique=True)),
+        "tasks": draw(
+            st.lists(st.sampled_from(["udpos", "nli", "lab-pos"]), min_size=1, unique=True)
+        ),
         "regimes": regimes,
         "shots": draw(st.lists(_small, min_size=1, max_size=3, unique=True)),
     }
@@ -479,6 +492,15 @@ def test_the_resolved_text_reads_back_equal(value: dict[str, Any]) -> None:
     again = parse_recipe(text, "again.yaml")
     assert again.recipe == recipe
     assert again.resolved_text() == text
+
+
+@pytest.mark.parametrize(
+    "text", ["\x85", "a\u2028b", "\ufeff", "\x07", "no", "1e-5", "0o17", " a ", "", "#"]
+)
+def test_odd_texts_survive_the_resolved_text(text: str) -> None:
+    recipe = load(BASE).model_copy(update={"question": text})
+    again = LoadedRecipe(recipe, Document("r.yaml", "", {})).resolved_text()
+    assert load(again).question == text
 
 
 def test_the_resolved_text_has_every_default() -> None:
@@ -566,5 +588,9 @@ def test_what_does_not_load_does_not_fit_the_schema(override: str) -> None:
 def test_every_field_of_the_schema_says_what_it_is() -> None:
     schema = json_schema()
     assert schema["title"] == "adapterxlt recipe" and schema["additionalProperties"] is False
-    silent = [n for n, field in schema["properties"].items() if not (field.get("description") or "$ref" in field)]
+    silent = [
+        n
+        for n, field in schema["properties"].items()
+        if not (field.get("description") or "$ref" in field)
+    ]
     assert set(silent) <= {"source", "targets", "tasks", "shots", "precision"}

@@ -109,7 +109,7 @@ def test_nesting_is_limited() -> None:
 
 
 def test_very_deep_and_very_large_texts_are_faults() -> None:
-    assert len(faults("[" * 20_000)) == 1
+    assert len(faults("[" * 1_500)) == 1
     assert "larger than" in faults("a: " + "x" * MAX_BYTES)[0]
 
 
@@ -119,9 +119,27 @@ def test_billion_laughs_are_refused_quickly() -> None:
 
 
 _PIECES = st.sampled_from(
-    ["a", "b: ", "- ", "\n", "  ", "[", "]", "{", "}", ", ", ": ", "&x ", "*x", "!!int ", "!t "]
-    + ["'", '"', "|", ">", "#", "%", "---", "...", "? ", "<<: ", "1", "0x", "0o9", ".nan", "1e"]
-    + ["\\", "\\ud800", "\t", "\x00", "\x85", "\ufeff", "é", "%YAML 1.1\n", "_", "~", "@", "`"]
+    [
+        *(
+            "a",
+            "b: ",
+            "- ",
+            "\n",
+            "  ",
+            "[",
+            "]",
+            "{",
+            "}",
+            ", ",
+            ": ",
+            "&x ",
+            "*x",
+            "!!int ",
+            "!t ",
+        ),
+        *("'", '"', "|", ">", "#", "%", "---", "...", "? ", "<<: ", "1", "0x", "0o9", ".nan", "1e"),
+        *("\\", "\\ud800", "\t", "\x00", "\x85", "\ufeff", "é", "%YAML 1.1\n", "_", "~", "@", "`"),
+    ]
 )
 
 
@@ -148,5 +166,7 @@ def test_any_text_is_a_document_or_a_recipe_error(text: str) -> None:
 
 def _plain(value: object) -> None:
     assert isinstance(value, (dict, list, str, int, float, bool, type(None)))
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for item in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         _plain(item)

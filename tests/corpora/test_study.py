@@ -67,7 +67,9 @@ def lines(caught: pytest.ExceptionInfo[AdapterXLTError], tmp_path: Path) -> list
     return [line.removeprefix(str(tmp_path) + "/") for line in str(caught.value).splitlines()]
 
 
-def test_a_study_is_planned_and_remembered(open_study: Callable[..., Study], tmp_path: Path) -> None:
+def test_a_study_is_planned_and_remembered(
+    open_study: Callable[..., Study], tmp_path: Path
+) -> None:
     study = open_study()
     # zero-shot: two targets and the source; sequential: two targets and two grids of shots.
     assert len(study.plan.cells) == 3 + 4
@@ -97,7 +99,9 @@ def test_more_shots_than_rows_is_one_line_at_the_number(
     ]
 
 
-def test_fixed_shots_of_a_phase_are_checked_too(open_study: Callable[..., Study], tmp_path: Path) -> None:
+def test_fixed_shots_of_a_phase_are_checked_too(
+    open_study: Callable[..., Study], tmp_path: Path
+) -> None:
     own = "regimes=[{name: own, phases: [{name: a, languages: [target], shots: 12}]}]"
     with pytest.raises(RecipeError) as caught:
         open_study(own)
@@ -108,7 +112,9 @@ def test_fixed_shots_of_a_phase_are_checked_too(open_study: Callable[..., Study]
 def test_every_target_without_data_is_named_at_its_line(
     open_study: Callable[..., Study], tmp_path: Path
 ) -> None:
-    text = RECIPE.replace("  - sw", "  - sw\n  - yo\n  - ha").replace("[zero-shot, sequential]", "[zero-shot]")
+    text = RECIPE.replace("  - sw", "  - sw\n  - yo\n  - ha").replace(
+        "[zero-shot, sequential]", "[zero-shot]"
+    )
     with pytest.raises(RecipeError) as caught:
         open_study(text=text)
     found = lines(caught, tmp_path)
@@ -189,9 +195,15 @@ def test_the_digests_of_a_backbone_are_those_of_its_meaning(backbone: Path, tmp_
     assert (first.shape.layers, first.shape.hidden, first.shape.vocabulary) == (2, 8, 50)
     assert folder_backbone(backbone) == folder_backbone(backbone, Store(store.root)) == first
     moved = backbone.rename(backbone.with_name("moved"))
-    (moved / "config.json").write_text(json.dumps({**CONFIG, "_name_or_path": "x", "transformers_version": "5"}))
+    (moved / "config.json").write_text(
+        json.dumps({**CONFIG, "_name_or_path": "x", "transformers_version": "5"})
+    )
     assert folder_backbone(moved, store).digests == first.digests
-    for name, content in (("model.safetensors", "w2"), ("tokenizer.json", "[]"), ("config.json", json.dumps({**CONFIG, "layer_norm_eps": 1}))):
+    for name, content in (
+        ("model.safetensors", "w2"),
+        ("tokenizer.json", "[]"),
+        ("config.json", json.dumps({**CONFIG, "layer_norm_eps": 1})),
+    ):
         before = folder_backbone(moved, store).digests
         (moved / name).write_text(content)
         after = folder_backbone(moved, store).digests
@@ -223,7 +235,9 @@ def test_the_digests_of_a_backbone_are_those_of_its_meaning(backbone: Path, tmp_
         ),
     ],
 )
-def test_folders_that_are_no_backbone(backbone: Path, change: Callable[[Path], Any], words: str) -> None:
+def test_folders_that_are_no_backbone(
+    backbone: Path, change: Callable[[Path], Any], words: str
+) -> None:
     change(backbone)
     with pytest.raises(UsageError) as caught:
         folder_backbone(backbone)

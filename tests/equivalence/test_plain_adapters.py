@@ -79,12 +79,10 @@ def plain_batch(tokenizer: object, task: str, rows: list[dict]) -> dict[str, tor
 
 
 @pytest.mark.parametrize("task", ["lab-pos", "lab-nli"])
-def test_joint_training_equals_a_plain_loop(
-    task: str, tiny_backbone: Path, tmp_path: Path
-) -> None:
+def test_joint_training_equals_a_plain_loop(task: str, tiny_backbone: Path, tmp_path: Path) -> None:
     study = Study.open(recipe(task, tmp_path), store=tmp_path / "s", backbone=str(tiny_backbone))
     assert not study.run(workers=0).failed
-    (cell, key), = study.plan.cells.items()
+    ((cell, key),) = study.plan.cells.items()
     trained = study.store.read(study.plan.stages[key].inputs["trained"])
     assert trained is not None
 
@@ -124,9 +122,11 @@ def test_joint_training_equals_a_plain_loop(
             rows = select(rows, stream)
         else:
             rows = rows[: stream["limit"]]
-        lengths = [len(tokenizer(*inputs(task, r))["input_ids"]) for r in rows] if (
-            task == "lab-nli"
-        ) else [len(tokenizer(r["tokens"], is_split_into_words=True)["input_ids"]) for r in rows]
+        lengths = (
+            [len(tokenizer(*inputs(task, r))["input_ids"]) for r in rows]
+            if (task == "lab-nli")
+            else [len(tokenizer(r["tokens"], is_split_into_words=True)["input_ids"]) for r in rows]
+        )
         order = Order(lengths, BATCH, SEED, f"{task}:{stream['language']}")
         data[stream["language"]] = (rows, order)
     model.train()

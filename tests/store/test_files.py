@@ -60,4 +60,6 @@ def test_json_that_is_not_there_or_not_json_is_none(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"{")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\xfd")
     (tmp_path / "folder").mkdir()
-    assert [read_json(tmp_path / name) for name in ("bad", "binary", "folder", "none")] == [None] * 4
+    assert [read_json(tmp_path / name) for name in ("bad", "binary", "folder", "none")] == [
+        None
+    ] * 4

@@ -90,9 +90,7 @@ DAMAGE: list[tuple[Callable[[Path], None], int]] = [
 
 
 @pytest.mark.parametrize(("damage", "count"), DAMAGE)
-def test_damage_is_found_and_mended(
-    root: Path, damage: Callable[[Path], None], count: int
-) -> None:
+def test_damage_is_found_and_mended(root: Path, damage: Callable[[Path], None], count: int) -> None:
     damage(root)
     before = sorted(p for p in root.rglob("*") if p.is_file())
     health = fsck(Store(root))

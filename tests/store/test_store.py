@@ -42,7 +42,9 @@ def test_what_is_published_is_read_back(store: Store) -> None:
 def test_the_first_writer_wins(store: Store) -> None:
     first = store.publish(KEY, STAGE, FILES, FACTS)
     for writer in (store, Store(store.root)):
-        assert writer.publish(KEY, STAGE, {"adapter.safetensors": b"other"}, {"seconds": 9}) == first
+        assert (
+            writer.publish(KEY, STAGE, {"adapter.safetensors": b"other"}, {"seconds": 9}) == first
+        )
     assert Store(store.root).read(KEY) == first
 
 
@@ -102,9 +104,9 @@ def test_every_changed_byte_of_a_record_is_seen_or_means_the_same(store: Store) 
     path = store.record_path(KEY)
     whole = path.read_bytes()
     same = 0
-    # A digit leaves valid JSON, and so does e, which can make a number infinite.
+    # Changed digits leave valid JSON, and so does e, which can make a number infinite.
     for at in range(len(whole)):
-        for value in {whole[at] ^ 1, ord("9"), ord("e")}:
+        for value in {whole[at] ^ 1, ord("e")}:
             if value == whole[at]:
                 continue
             flip(path, at, value)
@@ -129,7 +131,9 @@ def test_a_cut_record_is_seen(store: Store, length: int) -> None:
         Store(store.root).read(KEY)
 
 
-@pytest.mark.parametrize("text", [b"[]", b"null", b"{}", b'{"check": "x"}', b"NaN", b'{"a": NaN, "check": "x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "text", [b"[]", b"null", b"{}", b'{"check": "x"}', b"NaN", b'{"a": NaN, "check": "x"}', b"\xff"]
+)
 def test_a_record_that_is_something_else_is_seen(store: Store, text: bytes) -> None:
     store.publish(KEY, STAGE, FILES, FACTS)
     store.record_path(KEY).write_bytes(text)

@@ -1,0 +1,62 @@
+"""The reading verbs answer at once: they import nothing that models need."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = [
+    "torch",
+    "transformers",
+    "adapters",
+    "peft",
+    "sklearn",
+    "matplotlib",
+    "tokenizers",
+    "scipy",
+]
+HEAVY += ["pandas", "pyarrow", "datasets"]
+
+PROGRAM = """
+import contextlib, io, json, sys
+from adapterxlt import cli
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    result = cli.cli(json.loads(sys.argv[1]), standalone_mode=False)
+print(json.dumps([len(out.getvalue()), sorted(set(json.loads(sys.argv[2])) & set(sys.modules))]))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["ls", "languages"],
+        ["ls", "recipes"],
+        ["show", "joint"],
+        ["schema"],
+        ["validate", "RECIPE", "--resolved"],
+        ["plan", "RECIPE"],
+        ["status", "RECIPE"],
+        ["results", "RECIPE", "--json"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_reading_verbs_import_no_modelling_library(
+    arguments: list[str], study: list[str], tmp_path: Path
+) -> None:
+    given = [part for word in arguments for part in (study if word == "RECIPE" else [word])]
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(given), json.dumps(HEAVY)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    length, imported = json.loads(run.stdout)
+    assert length > 0 and imported == []
