@@ -265,7 +265,10 @@ def fsck(store: str | None, mend: bool) -> None:
     from adapterxlt.store.maintenance import fsck as check
     from adapterxlt.store.store import Store
 
-    health = check(Store(store_root(store)), mend=mend)
+    root = store_root(store)
+    if not root.is_dir():
+        raise UsageError("no store", where=str(root), hint="see --store")
+    health = check(Store(root), mend=mend)
     for finding in health.findings:
         click.echo(finding)
     click.echo(
@@ -341,6 +344,10 @@ def _with_exit_codes(function: Callable[[], None]) -> Callable[[], None]:
             # The reader of stdout left (head, less): not an error of ours.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             sys.exit(0)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"adapterxlt: {where}{error.strerror or error}", err=True)
+            sys.exit(2)
         except click.Abort:
             sys.exit(130)
         except click.ClickException as error:
@@ -353,4 +360,4 @@ def _with_exit_codes(function: Callable[[], None]) -> Callable[[], None]:
 @_with_exit_codes
 def main() -> None:
     """Entry point of the console script."""
-    cli(standalone_mode=False)
+    cli(standalone_mode=False, prog_name="adapterxlt")

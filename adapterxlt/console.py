@@ -90,7 +90,7 @@ def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
         )
     totals = _totals(study, needed)
     if as_json:
-        show_json({"stages": rows, **totals})
+        show_json({"stages": rows, "totals": totals})
         return
     if len(rows) > MANY and not every:
         counts: dict[tuple[str, str], int] = {}

@@ -38,9 +38,11 @@ def schema_faults(
 
 
 def _fault(error: Any, document: yamlio.Document, root: type[BaseModel]) -> Fault:
-    path = tuple(part for part in error["loc"] if part not in ("regime", "name-tag"))
-    if "name" in error["loc"][2:3] and error["loc"][:1] == ("regimes",):
-        path = error["loc"][:2]
+    *outer, last = error["loc"] or ("",)
+    # Branches of unions have tags such as <name>, which stand nowhere in the recipe.
+    path = tuple(part for part in outer if not str(part).startswith("<"))
+    if error["type"] == "extra_forbidden" or not str(last).startswith("<"):
+        path = (*path, last) if error["loc"] else path
     field = ".".join(str(part) for part in path)
     kind, where = error["type"], document.where(path)
     if kind == "extra_forbidden":
@@ -50,6 +52,8 @@ def _fault(error: Any, document: yamlio.Document, root: type[BaseModel]) -> Faul
         return Fault(f"field {field!r} is missing", where)
     got = error.get("input")
     shown = repr(got) if isinstance(got, (str, int, float, bool)) else type(got).__name__
+    if kind == "too_short":
+        return Fault(f"{field}: the list is empty", where)
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
@@ -154,10 +158,6 @@ def _regime_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
                         j,
                         "languages",
                     )
-            if isinstance(phase.shots, int) and phase.shots <= 0:
-                yield fault(
-                    f"phase {phase.name!r}: shots are positive", "", "regimes", i, "phases", j
-                )
     for name in recipe.budgets:
         if name not in phases:
             hint = did_you_mean(name, phases)

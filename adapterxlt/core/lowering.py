@@ -27,6 +27,8 @@ class BackboneInfo:
     parameters: int
     digests: Mapping[str, str] | None = None
     pretraining: Mapping[str, Any] | None = None
+    positions: int | None = None
+    """The longest sequence, where it is known."""
 
 
 class Corpus(Protocol):
@@ -90,7 +92,9 @@ class _Lowering:
     ) -> str:
         """The chain of train stages of one regime; the key of its last."""
         previous: str | None = None
-        for phase in regime.phases:
+        # Nothing goes on from what comes before the last new adapter, so it is not trained.
+        fresh = [i for i, phase in enumerate(regime.phases) if phase.adapter == "new"]
+        for phase in regime.phases[max(fresh, default=0) :]:
             previous = self._phase(phase, task, target, shots, draw, seed, previous)
         assert previous is not None
         return previous
@@ -127,7 +131,7 @@ class _Lowering:
             "streams": streams,
             "adapter": recipe.task_adapter.resolved(),
             "head": {"kind": TASKS[task].kind, "labels": labels},
-            "new_head": True if phase.head == "new" and previous is not None else None,
+            "new_head": True if phase.head == "new" and "previous" in inputs else None,
             "budget": self._budget(phase, rows),
             "seed": seed,
         }

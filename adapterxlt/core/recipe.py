@@ -29,8 +29,13 @@ from adapterxlt.core.specs import BASE_BUDGET, AdapterSpec, Budget, Closed
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RegimeEntry = Annotated[
-    Annotated[str, Tag("name")] | Annotated[Regime, Tag("regime")],
-    Discriminator(lambda value: "name" if isinstance(value, str) else "regime"),
+    Annotated[str, Tag("<name>")] | Annotated[Regime, Tag("<regime>")],
+    Discriminator(lambda value: "<name>" if isinstance(value, str) else "<regime>"),
+]
+Classes = Annotated[
+    Annotated[Literal["joshi", "cc100"], Tag("<scheme>")]
+    | Annotated[dict[str, tuple[str, ...]], Tag("<lists>")],
+    Discriminator(lambda value: "<lists>" if isinstance(value, dict) else "<scheme>"),
 ]
 
 
@@ -84,7 +89,7 @@ class Recipe(Closed):
     """Seeds of the choice of shots."""
     seeds: tuple[Seed, ...] = (1,)
     """Seeds of training: initialization and order."""
-    classes: Literal["joshi", "cc100"] | dict[str, tuple[str, ...]] = "joshi"
+    classes: Classes = "joshi"
     """Resource classes: a scheme of `adapterxlt ls languages`, or class: [codes]."""
     language_adapters: LanguageAdapters | None = LanguageAdapters()
     """`null` for none: task adapters then work on the bare backbone."""
@@ -172,9 +177,20 @@ class LoadedRecipe:
         import io
 
         from ruamel.yaml import YAML
+        from ruamel.yaml.representer import SafeRepresenter
 
         out = io.StringIO()
+
+        class Representer(SafeRepresenter):  # type: ignore[misc]
+            """Quotes what YAML 1.1 takes for line breaks, so that it is read back as it was."""
+
+        def text(self: Any, value: str) -> Any:
+            style = '"' if set(value) & set("\x85\u2028\u2029") else None
+            return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+        Representer.add_representer(str, text)
         writer = YAML(typ="safe", pure=True)
+        writer.Representer = Representer
         writer.default_flow_style = None
         writer.width = 100
         writer.dump(self.recipe.model_dump(mode="json", exclude_none=False), out)
@@ -218,11 +234,25 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> LoadedR
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
         faults += schema_faults(error.errors(), document, Recipe)
+        faults += _faults_of_the_rest(value, {item["loc"][0] for item in error.errors()}, document)
         raise RecipeError(_in_order(faults)) from None
     faults += list(semantic_faults(recipe, document))
     if faults:
         raise RecipeError(_in_order(faults))
     return LoadedRecipe(recipe, document, tuple(overrides))
+
+
+def _faults_of_the_rest(
+    value: dict[str, Any], faulty: set[Any], document: yamlio.Document
+) -> list[Fault]:
+    """What can be said of a recipe's meaning when some of its fields are not readable."""
+    if faulty & {"shots", "classes", "regimes"}:
+        return []
+    try:
+        rest = Recipe.model_validate({k: v for k, v in value.items() if k not in faulty})
+    except ValidationError:
+        return []
+    return list(semantic_faults(rest, document))
 
 
 def json_schema() -> dict[str, Any]:
@@ -246,12 +276,18 @@ def _override(value: dict[str, Any], override: str) -> dict[str, Any]:
         place[name] = dict(inner) if isinstance(inner, dict) else {}
         place = place[name]
     if append:
-        old = place.get(path[-1], [])
+        old = place.get(path[-1], _default_list(path))
         if not isinstance(old, list):
             raise UsageError(f"{key.removesuffix('+')} is not a list", hint="use = instead of +=")
         item = old + (item if isinstance(item, list) else [item])
     place[path[-1]] = item
     return result
+
+
+def _default_list(path: list[str]) -> list[Any]:
+    """What a list that the file leaves out has as its default."""
+    field = Recipe.model_fields.get(path[0]) if len(path) == 1 else None
+    return list(field.default) if field is not None and isinstance(field.default, tuple) else []
 
 
 def _read_regime_files(
@@ -280,7 +316,7 @@ def _read_regime_files(
         except ValidationError as error:
             faults += schema_faults(error.errors(), inner, Regime)
     if faults:
-        raise RecipeError(faults)
+        raise RecipeError(_in_order(faults))
     return {**value, "regimes": read}, faults
 
 

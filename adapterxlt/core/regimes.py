@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from adapterxlt.core.specs import Budget, Closed
 
 #: Words a phase may use in `languages` besides codes of languages and names of resource classes.
 LANGUAGE_WORDS = ("source", "target", "targets")
+
+Shots = Annotated[
+    Annotated[Literal["grid", "all"], Tag("<word>")] | Annotated[int, Field(gt=0), Tag("<number>")],
+    Discriminator(lambda value: "<word>" if isinstance(value, str) else "<number>"),
+]
 
 
 class Phase(Closed):
@@ -26,7 +31,7 @@ class Phase(Closed):
     """What a recipe's `budgets` calls this phase."""
     languages: tuple[str, ...] = Field(min_length=1)
     """Whose data: source, target, targets, a resource class, or codes."""
-    shots: Literal["grid", "all"] | int = "grid"
+    shots: Shots = "grid"
     """How many rows of each non-source language: the recipe's shots, all, or a number."""
     wear: Literal["own", "source", "none"] = "own"
     """The language adapter a batch wears: its own language's, the source's, or none."""

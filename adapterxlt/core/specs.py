@@ -73,7 +73,7 @@ class AdapterSpec(Closed):
             "method": self.method,
             "reduction_factor": float(self.reduction_factor or self.row.reduction_factor),
             "non_linearity": self.non_linearity or self.row.non_linearity,
-            "leave_out": list(self.leave_out) if self.leave_out else None,
+            "leave_out": sorted(set(self.leave_out)) if self.leave_out else None,
         }
 
 

@@ -33,6 +33,9 @@ class Document:
         for end in range(len(path), 0, -1):
             if path[:end] in self.overridden:
                 return f"override {self.overridden[path[:end]]!r}"
+        for place, override in self.overridden.items():
+            if path and place[: len(path)] == path:
+                return f"override {override!r}"
         while path and path not in self.lines:
             path = path[:-1]
         line = self.lines.get(path)
@@ -85,6 +88,8 @@ class _Reader:
             self.fault(node, f"nested deeper than {MAX_DEPTH} levels")
             return None
         kind = type(node).__name__
+        if kind != "ScalarNode" and node.tag not in (f"{_TAG}map", f"{_TAG}seq"):
+            self.fault(node, f"tag {_shown(node.tag)} is not allowed")
         if kind == "MappingNode":
             return self._mapping(node, path)
         if kind == "SequenceNode":
@@ -98,6 +103,8 @@ class _Reader:
             if type(key_node).__name__ != "ScalarNode":
                 self.fault(key_node, "keys are plain words")
                 continue
+            if not str(key_node.tag).startswith(_TAG):
+                self.fault(key_node, f"tag {_shown(key_node.tag)} is not allowed")
             inner = (*path, key)
             if key in result:
                 first = self.lines[inner]
@@ -114,8 +121,11 @@ class _Reader:
         try:
             if kind == "null":
                 return None
-            if kind == "bool":
+            if kind == "bool" and text.lower() in ("true", "false"):
                 return text.lower() == "true"
+            if kind == "bool":
+                self.fault(node, f"{text!r} is not true or false")
+                return None
             if kind == "int":
                 return int(text.replace("_", ""), 0 if text.startswith(("0x", "0o")) else 10)
             if kind == "float":
@@ -124,8 +134,12 @@ class _Reader:
         except ValueError:
             self.fault(node, f"{text!r} is not a number")
             return None
-        if tag.startswith(_TAG) and kind != "str" and kind != "timestamp":
-            self.fault(node, f"tag !!{kind} is not allowed")
-        elif not tag.startswith(_TAG):
-            self.fault(node, f"tag {tag} is not allowed")
+        if not tag.startswith(_TAG) or kind not in ("str", "timestamp"):
+            self.fault(node, f"tag {_shown(tag)} is not allowed")
         return text
+
+
+def _shown(tag: Any) -> str:
+    """A tag as it is written."""
+    text = str(tag)
+    return f"!!{text.removeprefix(_TAG)}" if text.startswith(_TAG) else text

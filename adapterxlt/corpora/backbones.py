@@ -24,7 +24,9 @@ def lab_backbone() -> BackboneInfo:
     shape = Shape(spec["layers"], spec["hidden"], spec["ffn"], spec["vocab"])
     parameters = shape.block_parameters + shape.hidden * shape.vocabulary
     pretraining = {"spec": spec, "lab": lab.VERSION, "seed": 0}
-    return BackboneInfo("lab backbone", shape, parameters, pretraining=pretraining)
+    return BackboneInfo(
+        "lab backbone", shape, parameters, pretraining=pretraining, positions=spec["max_length"]
+    )
 
 
 def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
@@ -50,6 +52,11 @@ def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
             config["intermediate_size"],
             config["vocab_size"],
         )
+        # Positions of padding and before it are never used in the RoBERTa family.
+        unused = 0 if config.get("model_type") == "bert" else config.get("pad_token_id", 1) + 1
+        positions = config["max_position_embeddings"] - unused
+        if not all(isinstance(size, int) and size > 0 for size in (*_sizes(shape), positions)):
+            raise ValueError("sizes are positive whole numbers")
     except (ValueError, KeyError, TypeError) as error:
         where = str(folder / "config.json")
         raise UsageError(f"not an encoder's configuration: {error}", where=where) from None
@@ -65,7 +72,11 @@ def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
         "config": digest("config", _meaning(config)),
     }
     parameters = shape.block_parameters + shape.hidden * shape.vocabulary
-    return BackboneInfo(folder.name, shape, parameters, digests=digests)
+    return BackboneInfo(folder.name, shape, parameters, digests=digests, positions=positions)
+
+
+def _sizes(shape: Shape) -> tuple[int, int, int, int]:
+    return shape.layers, shape.hidden, shape.ffn, shape.vocabulary
 
 
 def _meaning(config: dict[str, Any]) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class FolderCorpus:
 
     def _splits(self, task: str, language: str) -> list[str]:
         folder = self.folder / task / language
-        return sorted({p.name.partition(".")[0] for p in folder.glob("*.jsonl*")})
+        return sorted({p.name.partition(".")[0] for p in _files(folder)})
 
     def _path(self, task: str, language: str, split: str) -> Path:
         stem = self.folder / task / language / f"{split}.jsonl"
@@ -159,7 +159,7 @@ class FolderCorpus:
 
     def _text_paths(self, language: str, texts: tuple[str, ...] | None) -> list[Path]:
         folder = self.folder / "mono" / language
-        found = {p.name.partition(".")[0]: p for p in sorted(folder.glob("*.jsonl*"))}
+        found = {p.name.partition(".")[0]: p for p in _files(folder)}
         if texts is None:
             if found:
                 return list(found.values())
@@ -220,6 +220,10 @@ def _characters(value: Any) -> int:
     return len(value) if isinstance(value, str) else sum(len(word) + 1 for word in value)
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+
+
 def _bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
@@ -239,6 +243,8 @@ def _parse(path: Path, data: bytes) -> list[Row]:
             continue
         try:
             row = json.loads(line)
+            if b"\\ud" in line.lower():
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except (ValueError, RecursionError) as error:
             raise DataError(f"not JSON: {error}", where=f"{path}:{number}") from None
         if not isinstance(row, dict):
@@ -266,16 +272,16 @@ def _check_rows(path: Path, task: Task, rows: list[Row]) -> list[Row]:
             if len(tokens) != len(labels):
                 what = f"{len(tokens)} tokens but {len(labels)} labels"
                 raise DataError(what, where=where)
-            wrong = next((label for label in labels if label not in known), None)
+            wrong = [label for label in labels if label not in known]
         else:
             for column in task.inputs:
                 if not isinstance(row[column], str):
                     raise DataError(f"column {column!r} is not text", where=where)
             label = row[task.label]
-            wrong = None if isinstance(label, str) and label in known else label
-        if wrong is not None:
-            hint = did_you_mean(str(wrong), known)
-            what = f"label {wrong!r} is outside the label set of {task.name}"
+            wrong = [] if isinstance(label, str) and label in known else [label]
+        if wrong:
+            hint = did_you_mean(str(wrong[0]), known)
+            what = f"label {wrong[0]!r} is outside the label set of {task.name}"
             raise DataError(what, where=where, hint=hint)
     return rows
 

@@ -94,7 +94,8 @@ class Desk:
         """Rows of a stream or an evaluation as windows, from data that matches its digest."""
         from adapterxlt.compute.data import encode, encode_text
 
-        at = (data["data"], data.get("limit"), data.get("shots"), data.get("draw"), max_length)
+        names = ("task", "language", "data", "limit", "shots", "draw")
+        at = (*map(data.get, names), max_length)
         if at in self._encoded:
             return self._encoded[at]
         language = data["language"]

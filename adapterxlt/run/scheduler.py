@@ -65,6 +65,8 @@ def execute(
     waiting = plan.needed({key for key in plan.stages if key in store})
     missing = set(waiting)
     running: dict[Future[bool], str] = {}
+    lost: set[Future[bool]] = set()
+    """Futures of an executor that broke: they fail one by one, and it is renewed only once."""
 
     def tell(event: str, key: str, **more: str) -> None:
         if events is not None:
@@ -72,6 +74,18 @@ def execute(
             line = {"time": round(time.time(), 3), "event": event, "key": key, **more}
             with events.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+    def renew() -> None:
+        lost.update(running)
+        pool.renew()
+
+    def submit(key: str) -> Future[bool]:
+        try:
+            return pool.submit(request_of(key))
+        except BrokenProcessPool:
+            # A worker died between two stages.
+            renew()
+            return pool.submit(request_of(key))
 
     def start_ready() -> None:
         for key in list(waiting):
@@ -87,7 +101,7 @@ def execute(
                 waiting.remove(key)
                 listener.started(key)
                 tell("started", key, label=plan.labels[key])
-                running[pool.submit(request_of(key))] = key
+                running[submit(key)] = key
 
     try:
         start_ready()
@@ -96,7 +110,8 @@ def execute(
             broken = False
             for future in done:
                 key = running.pop(future)
-                error = future.exception()
+                gone = future.cancelled()
+                error = BrokenProcessPool("cancelled") if gone else future.exception()
                 if error is None:
                     outcome.computed.append(key)
                     missing.discard(key)
@@ -104,12 +119,12 @@ def execute(
                 elif not isinstance(error, Exception):
                     raise error
                 else:
-                    broken = broken or isinstance(error, BrokenProcessPool)
+                    broken |= isinstance(error, BrokenProcessPool) and future not in lost
                     outcome.failed[key] = _reason(error)
                     tell("failed", key, reason=outcome.failed[key])
                 listener.finished(key, error)
             if broken:
-                pool.renew()
+                renew()
             start_ready()
             listener.tick(list(running.values()))
     except BaseException:

@@ -19,6 +19,7 @@ from adapterxlt.core.errors import DataError, Fault, RecipeError, UsageError
 from adapterxlt.core.lowering import BackboneInfo, lower
 from adapterxlt.core.plan import Cell, Plan
 from adapterxlt.core.recipe import LoadedRecipe, Recipe, load_recipe
+from adapterxlt.core.specs import AdapterSpec
 from adapterxlt.corpora.backbones import folder_backbone, lab_backbone
 from adapterxlt.corpora.sources import FolderCorpus, LabCorpus
 from adapterxlt.run.desk import Places
@@ -80,13 +81,12 @@ class Study:
         corpus = LabCorpus() if data == "lab" else FolderCorpus(Path(data), opened)
         info = lab_backbone() if backbone == "lab" else folder_backbone(Path(backbone), opened)
         faults = data_faults(loaded, corpus)
+        faults += _spec_faults(loaded, info)
         if faults:
-            raise RecipeError(faults)
+            raise RecipeError(dict.fromkeys(faults))
         plan = lower(loaded.recipe, corpus, info)
         places = Places(opened.root, data, backbone)
-        study = cls(loaded, opened, corpus, info, plan, places)
-        study._remember()
-        return study
+        return cls(loaded, opened, corpus, info, plan, places)
 
     def request(self, key: str) -> Request:
         """A stage as it travels to a worker."""
@@ -111,6 +111,7 @@ class Study:
             micro_batch=micro_batch,
             snapshot_every=snapshot_every,
         )
+        self._remember()
         if not self.plan.needed({key for key in self.plan.stages if key in self.store}):
             return Outcome()
         if pool is None:
@@ -203,6 +204,24 @@ def data_faults(loaded: LoadedRecipe, corpus: FolderCorpus | LabCorpus) -> list[
             with noted(*path):
                 corpus.text_info(language, recipe.language_adapters.texts)
     return faults
+
+
+def _spec_faults(loaded: LoadedRecipe, backbone: BackboneInfo) -> Iterator[Fault]:
+    """What the recipe asks of the backbone that its sizes do not allow."""
+    recipe = loaded.recipe
+    if backbone.positions is not None and recipe.max_length > backbone.positions:
+        what = f"max_length {recipe.max_length} is more than the backbone's positions"
+        yield Fault(what, loaded.where("max_length"), f"take {backbone.positions} or fewer")
+    specs: dict[tuple[str, ...], AdapterSpec] = {("task_adapter",): recipe.task_adapter}
+    if recipe.language_adapters is not None:
+        specs[("language_adapters", "adapter")] = recipe.language_adapters.adapter
+    layers = set(range(backbone.shape.layers))
+    for path, spec in specs.items():
+        out = set(spec.leave_out or ())
+        if out - layers or out == layers:
+            what = f"leave_out {sorted(out)} of the layers 0 to {max(layers)}"
+            hint = "leave at least one of them, and name no other"
+            yield Fault(what, loaded.where(*path, "leave_out"), hint)
 
 
 def _wanted_shots(recipe: Recipe) -> Iterator[tuple[tuple[str | int, ...], int]]:

@@ -13,6 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+# What a plain open() would give new files; asked once, because asking means setting it.
+_MASK = os.umask(0o077)
+os.umask(_MASK)
+
 
 def write_bytes(path: Path, data: bytes, *, replace: bool = True, durable: bool = True) -> bool:
     """Write ``data`` to ``path`` in one step.
@@ -29,6 +33,8 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = True, durable: bool 
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            if os.name == "posix":
+                os.fchmod(file.fileno(), 0o666 & ~_MASK)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -31,6 +31,14 @@ def fsck(store: Store, *, mend: bool = False) -> Health:
     bad_objects: set[str] = set()
     good: set[str] = set()
     keys = list(store)
+    # Also those that no record names: left by a killed run, they would be taken as written.
+    for digest_hex in store.objects():
+        try:
+            store.get(digest_hex)
+            good.add(digest_hex)
+        except StoreDamaged as error:
+            bad_objects.add(digest_hex)
+            findings.append(str(error))
     for key in keys:
         try:
             record = store.read(key)

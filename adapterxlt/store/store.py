@@ -59,15 +59,23 @@ class Store:
         marker = self.root / "format.json"
         found = read_json(marker)
         if found is None:
-            if self.root.exists() and any(self.root.iterdir()):
-                raise UsageError(
-                    "not a store, and not empty", where=str(self.root), hint="give another --store"
-                )
             try:
-                write_json(marker, {"adapterxlt store": FORMAT})
+                foreign = self.root.exists() and any(
+                    not path.name.startswith(".tmp-") for path in self.root.iterdir()
+                )
+                # Another process may have made the store since the marker was looked for.
+                if foreign and read_json(marker) is None:
+                    raise UsageError(
+                        "not a store, and not empty",
+                        where=str(self.root),
+                        hint="give another --store",
+                    )
+                if not foreign:
+                    write_json(marker, {"adapterxlt store": FORMAT})
             except OSError as error:
-                raise UsageError(f"cannot be written: {error}", where=str(self.root)) from None
-        elif not isinstance(found, dict) or found.get("adapterxlt store") != FORMAT:
+                raise UsageError(f"no store can be here: {error}", where=str(self.root)) from None
+            found = read_json(marker)
+        if not isinstance(found, dict) or found.get("adapterxlt store") != FORMAT:
             raise UsageError(
                 f"store format {found}, this version reads {FORMAT}", where=str(self.root)
             )
@@ -81,7 +89,10 @@ class Store:
     def put(self, data: bytes) -> str:
         """Keep bytes; returns their SHA-256. Keeping the same bytes twice is one object."""
         name = sha256_hex(data)
-        write_bytes(self.object_path(name), data, replace=False)
+        path = self.object_path(name)
+        if not write_bytes(path, data, replace=False) and sha256_hex(path.read_bytes()) != name:
+            # What is there was damaged; the first whole writer wins.
+            write_bytes(path, data)
         return name
 
     def get(self, digest_hex: str) -> bytes:
@@ -130,7 +141,11 @@ class Store:
         except (OSError, ValueError):
             raise _damaged("cannot be read", path) from None
         check = body.pop("check", None) if isinstance(body, dict) else None
-        if check is None or check != digest("record", body) or body.get("key") != key:
+        try:
+            whole = check is not None and check == digest("record", body)
+        except (ValueError, TypeError):
+            whole = False  # NaN or infinity, which no record that was written has
+        if not whole or body.get("key") != key:
             raise _damaged("does not match its digest", path)
         record = Record(body["key"], body["stage"], body["files"], body["facts"])
         self._records[key] = record
@@ -143,6 +158,12 @@ class Store:
         """Keys of all records, sorted."""
         for path in sorted((self.root / "records").glob("??/*.json")):
             yield path.parent.name + path.stem
+
+    def objects(self) -> Iterator[str]:
+        """Digests of all objects, named by a record or not, sorted."""
+        for path in sorted((self.root / "objects").glob("??/*")):
+            if not path.name.startswith(".tmp-"):
+                yield path.parent.name + path.name
 
     def materialize(self, record: Record, prefix: str = "") -> Path:
         """A folder with the record's files under their names, for libraries that want folders.

@@ -1,4 +1,4 @@
-"""A whole small study through the worker: every stage once, the backbone untouched, rows complete."""
+"""A small study through the worker: every stage once, the backbone untouched, rows complete."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_noticed_mended_and_made_again(finished: Study, tmp_pa
 
     copy = tmp_path / "copy"
     shutil.copytree(finished.store.root, copy)
-    cell, key = finished.cell(regime="joint", target="lab-far-low")
+    _, key = finished.cell(regime="joint", target="lab-far-low")
     trained = finished.plan.stages[key].inputs["trained"]
     record = finished.store.read(trained)
     assert record is not None

@@ -67,17 +67,19 @@ def lines(caught: pytest.ExceptionInfo[AdapterXLTError], tmp_path: Path) -> list
     return [line.removeprefix(str(tmp_path) + "/") for line in str(caught.value).splitlines()]
 
 
-def test_a_study_is_planned_and_remembered(
+def test_a_study_is_planned_when_opened_and_remembered_when_run(
     open_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     study = open_study()
     # zero-shot: two targets and the source; sequential: two targets and two grids of shots.
     assert len(study.plan.cells) == 3 + 4
-    notes = list((tmp_path / "store" / "notes" / "studies").iterdir())
-    value = json.loads(notes[0].read_bytes())
+    folder = tmp_path / "store" / "notes" / "studies"
+    assert not folder.exists()
+    study._remember()
+    open_study()._remember()
+    (note,) = folder.iterdir()
+    value = json.loads(note.read_bytes())
     assert value["name"] == "small" and value["keys"] == sorted(study.plan.stages)
-    open_study()
-    assert len(list((tmp_path / "store" / "notes" / "studies").iterdir())) == 1
     assert study.done() == set() and study.speed.origin == "a calibration of this machine"
 
 
