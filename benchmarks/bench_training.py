@@ -1,8 +1,8 @@
 """How fast is a task adapter trained, beside the loop that `adapters` documents, in one run?
 
-The peer pads each batch as it comes and calls the model with labels; both see the same rows, the same
-adapter and the same number of optimizer steps. Prints medians of alternating rounds and keeps them in
-``benchmarks/results/training.json``. Pretrains the laboratory's backbone first (about a minute).
+The peer pads each batch as it comes and calls the model with labels; both see the same rows, the
+same adapter and as many optimizer steps. Prints medians of alternating rounds and keeps them in
+``benchmarks/results/training.json``. Pretrains the laboratory's backbone first, about a minute.
 """
 
 from __future__ import annotations

@@ -95,5 +95,5 @@ def test_killed_and_run_again(workers: int, tiny_backbone: Path, tmp_path: Path)
     facts = [study.store.read(key).facts for key in study.plan.stages]  # type: ignore[union-attr]
     assert any(fact.get("resumed_at", 0) > 0 for fact in facts), "nothing went on from a snapshot"
     again = start(recipe, store, tiny_backbone, workers)
-    output, _ = again.communicate(timeout=60)
+    output, _ = again.communicate(timeout=300)
     assert b"nothing to run" in output

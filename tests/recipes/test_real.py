@@ -90,7 +90,7 @@ def test_the_quickstart_runs_offline_from_nothing(tmp_path: Path) -> None:
     page = tmp_path / "results" / "quickstart" / "report.html"
     assert "laboratory" in page.read_text(encoding="utf-8")
     again = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert "nothing to run" in again.stderr
     assert again.stdout == first.stdout

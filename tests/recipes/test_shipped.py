@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterxlt.core.canon import digest
 from adapterxlt.core.recipe import load_recipe
 from adapterxlt.run.study import Study
 from adapterxlt.shipped import recipe_folder, recipes
@@ -75,3 +76,23 @@ def test_a_recipe_plans(path: Path, tmp_path: Path, request: pytest.FixtureReque
     assert {cell.target for cell in study.plan.cells} >= set(recipe.targets)
     assert {cell.regime for cell in study.plan.cells} == {r.name for r in recipe.regime_list}
     assert sum(study.work(key).flops for key in study.plan.stages) > 0
+
+
+#: Digest of the sorted keys of each plan. A change means that old results are not found again:
+#: never by accident, and with a line in the changelog when on purpose.
+GOLDEN = {
+    "quickstart/lab": "4da0c4c21cd76dbd9788643d33cef0bdf21c2abded8f87a52f2c15652d8f61e0",
+    "local/udpos": "38d7364d9bca5d0244421f0a10055b08c4397f67dbd3b97d34fb1d7fb38ee6fe",
+    "local/nli": "4d8a20f3e02d446087a36304d41133fdd0808fccfeea16f64a3b1bf12904de5d",
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_golden_keys(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    places = {}
+    if not load_recipe(path).recipe.is_lab:
+        shared: Path = request.getfixturevalue("shared")
+        places = {"data": str(shared / "data"), "backbone": str(shared / "models" / "mini")}
+    study = Study.open(path, store=tmp_path / "store", **places)
+    name = str(path.relative_to(FOLDER).with_suffix(""))
+    assert digest("plan", sorted(study.plan.stages)) == GOLDEN[name]
