@@ -16,7 +16,6 @@ from typing import Any
 import click
 
 from adapterxlt.core import cost
-from adapterxlt.core.plan import Plan
 from adapterxlt.run.scheduler import Outcome, Silent
 from adapterxlt.run.study import Study
 from adapterxlt.store.files import read_json
@@ -127,16 +126,12 @@ def _totals(study: Study, needed: set[str]) -> dict[str, Any]:
         "cells": len(plan.cells),
         "uses": sum(plan.sharing.values()),
         "stages": len(plan.stages),
-        "cached": len(plan.stages) - len(plan.needed(set())) + _cached(plan, study),
+        "cached": len(study.done()),
         "needed": len(needed),
         "flops": sum(work.flops for work in works),
         "seconds": round(cost.total(works, study.speed), 1),
         "origin": study.speed.origin,
     }
-
-
-def _cached(plan: Plan, study: Study) -> int:
-    return sum(key in study.store for key in plan.stages)
 
 
 def show_status(study: Study, *, as_json: bool) -> None:

@@ -37,8 +37,8 @@ def work_of(stage: Stage, shape: Shape, data: Mapping[str, DataInfo]) -> Work:
     block = shape.block_parameters
     if stage.kind == "pretrain":
         spec = params["spec"]
-        tokens = float(spec["steps"] * spec["batch"] * spec.get("tokens_per_row", 24))
-        head = shape.hidden * shape.vocabulary * spec.get("mask", 0.15)
+        tokens = float(spec["steps"] * spec["batch"] * 24)
+        head = shape.hidden * shape.vocabulary * spec["mask_share"]
         return Work(
             "pretrain",
             block + shape.hidden * shape.vocabulary,
@@ -97,17 +97,19 @@ def rates(plan: Plan, shape: Shape, seconds_of: Mapping[str, float]) -> Rates:
 
 
 def matrix_rate(size: int = 384, repeats: int = 5) -> float:
-    """Floating-point operations a second of a single-precision matrix product, best of several."""
+    """Operations a second of a single-precision matrix product on one thread, best of several."""
     import time
 
     import numpy
+    from threadpoolctl import threadpool_limits
 
     left = numpy.ones((size, size), dtype=numpy.float32)
     best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        left @ left
-        best = min(best, time.perf_counter() - start)
+    with threadpool_limits(1):
+        for _ in range(repeats):
+            start = time.perf_counter()
+            left @ left
+            best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 
 
