@@ -28,17 +28,16 @@ def fsck(store: Store, *, mend: bool = False) -> Health:
     """Read everything once; with ``mend``, put damaged objects and records in quarantine."""
     findings: list[str] = []
     damaged: list[str] = []
-    bad_objects: set[str] = set()
-    good: set[str] = set()
-    keys = list(store)
-    # Also those that no record names: left by a killed run, they would be taken as written.
-    for digest_hex in store.objects():
+    bad_objects: list[str] = []
+    keys, objects = list(store), list(store.objects())
+    # Also objects that no record names: left by a killed run, they would be taken as written.
+    for digest_hex in objects:
         try:
             store.get(digest_hex)
-            good.add(digest_hex)
         except StoreDamaged as error:
-            bad_objects.add(digest_hex)
+            bad_objects.append(digest_hex)
             findings.append(str(error))
+    usable = set(objects) - set(bad_objects)
     for key in keys:
         try:
             record = store.read(key)
@@ -47,18 +46,10 @@ def fsck(store: Store, *, mend: bool = False) -> Health:
             damaged.append(key)
             continue
         assert record is not None
-        for name, digest_hex in record.files.items():
-            if digest_hex not in good and digest_hex not in bad_objects:
-                try:
-                    store.get(digest_hex)
-                    good.add(digest_hex)
-                except StoreDamaged as error:
-                    bad_objects.add(digest_hex)
-                    findings.append(str(error))
-            if digest_hex in bad_objects:
-                findings.append(f"record {key[:12]}: its file {name} is damaged")
-                if key not in damaged:
-                    damaged.append(key)
+        lost = sorted(name for name, digest_hex in record.files.items() if digest_hex not in usable)
+        if lost:
+            findings.append(f"record {key[:12]}: damaged or missing: {', '.join(lost)}")
+            damaged.append(key)
     if mend:
         for key in damaged:
             store.forget(key)
@@ -68,4 +59,4 @@ def fsck(store: Store, *, mend: bool = False) -> Health:
                 aside = store.root / "quarantine" / digest_hex
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, aside)
-    return Health(len(keys), len(good) + len(bad_objects), tuple(damaged), tuple(findings))
+    return Health(len(keys), len(objects), tuple(damaged), tuple(findings))
