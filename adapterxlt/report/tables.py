@@ -81,7 +81,8 @@ class Pivot:
     """Regime x shots lines by target columns, for one task and metric.
 
     `baseline` has one fraction or None a column; `missing` counts the runs without a score and
-    `empty` the line-by-language cells in which there is no score at all.
+    `empty` the line-by-target cells in which there is no score at all (a regime trained for one
+    target has none on the source, and lacks nothing).
     """
 
     task: str
@@ -175,7 +176,8 @@ def pivot(
         )
         for key in ordered
     )
-    languages = [i for i, column in enumerate(columns) if column.kind in ("target", "source")]
+    targets = [i for i, column in enumerate(columns) if column.kind == "target"]
+    languages = [*targets, *(i for i, column in enumerate(columns) if column.kind == "source")]
     return Pivot(
         task=task,
         metric=metric,
@@ -184,7 +186,7 @@ def pivot(
         lines=lines,
         baseline=_baselines(columns, kept),
         missing=sum(line.cells[i].missing for line in lines for i in languages),
-        empty=sum(line.cells[i].absent for line in lines for i in languages),
+        empty=sum(line.cells[i].absent for line in lines for i in targets),
     )
 
 
