@@ -13,8 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from adapterxlt.report import plots, tables
-from adapterxlt.report.tables import Line, Pivot, Row, Summary
+from adapterxlt.report import plots, summaries, tables
+from adapterxlt.report.summaries import Row, Summary
+from adapterxlt.report.tables import Line, Pivot
 
 Study = Mapping[str, Any]
 
@@ -52,7 +53,7 @@ def build(rows: Iterable[Row], study: Study) -> str:
     overrides where they are there. KeyError on a field that is absent; ValueError where a task has
     not one primary metric.
     """
-    ordered = sorted(rows, key=lambda row: (tables.run_order(row), repr(sorted(row.items()))))
+    ordered = sorted(rows, key=lambda row: (summaries.run_order(row), repr(sorted(row.items()))))
     detail = Detail(provenance=len(ordered) <= ROW_LIMIT)
     parts = _parts(ordered, study)
     page = _render(ordered, study, parts, detail)

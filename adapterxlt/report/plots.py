@@ -14,7 +14,8 @@ from html import escape
 from io import StringIO
 from typing import Any
 
-from adapterxlt.report.tables import Column, Line, Pivot, Summary, column_name, percent, score_text
+from adapterxlt.report.summaries import Summary
+from adapterxlt.report.tables import Column, Line, Pivot, column_name, percent, score_text
 
 # (light, dark) of each series: the hues of Okabe and Ito (2008), darkened or lightened until they
 # reach a contrast of 3:1 against the page; marker shapes tell the series apart without colour.

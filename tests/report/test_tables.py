@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapterxlt.report.summaries import summarize
 from adapterxlt.report.tables import (
     BASELINE,
     NO_SCORE,
     UPPER_BOUND,
     pivot,
     score_table,
-    summarize,
     text_table,
 )
 
