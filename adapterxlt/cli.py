@@ -337,7 +337,7 @@ def _with_exit_codes(function: Callable[[], None]) -> Callable[[], None]:
         except AdapterXLTError as error:
             click.echo(f"adapterxlt: {error}".replace("\n", "\nadapterxlt: "), err=True)
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             click.echo("adapterxlt: interrupted; run the same command to go on", err=True)
             sys.exit(130)
         except BrokenPipeError:
@@ -348,8 +348,6 @@ def _with_exit_codes(function: Callable[[], None]) -> Callable[[], None]:
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"adapterxlt: {where}{error.strerror or error}", err=True)
             sys.exit(2)
-        except click.Abort:
-            sys.exit(130)
         except click.ClickException as error:
             error.show()
             sys.exit(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from adapterxlt import lab
+from adapterxlt.compute.snapshots import Outcome, Snapshots, restore, snapshot
 
 # XLM-R's ids: the position in this tuple is the id.
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -33,6 +35,7 @@ def pretrain(
     spec: Mapping[str, Any],
     seed: int,
     on_step: Callable[[int, int, float], None] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> dict[str, Any]:
     """Train a tokenizer and a masked LM on the lab's text and write both into `folder`.
 
@@ -42,7 +45,8 @@ def pretrain(
     Languages the backbone is not to have seen give neither. `on_step(step, steps, loss)` is called
     after each step (steps from 1, loss in nats per masked token). Writes config.json,
     model.safetensors and the tokenizer's JSON files. Equal for equal arguments and thread count;
-    PyTorch's global generator is left as it was.
+    PyTorch's global generator is left as it was. A run that goes on from one of its `snapshots`
+    ends in the same bits.
 
     Returns {"loss": mean of the last tenth of the steps, "steps": int, "tokens": int read, padding
     apart}.
@@ -62,7 +66,7 @@ def pretrain(
     model = make_model(spec, tokenizer.get_vocab_size(), seed)
     start_embeddings(model, both, float(spec["static"]))
     start_attention(model, float(spec["static"]), seed)
-    result = _train(model, mono, both, spec, seed, on_step)
+    result = _train(model, mono, both, spec, seed, on_step, snapshots or Snapshots())
     folder.mkdir(parents=True, exist_ok=True)
     wrap(tokenizer, limit).save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)
@@ -214,6 +218,7 @@ def _train(
     spec: Mapping[str, Any],
     seed: int,
     on_step: Callable[[int, int, float], None] | None,
+    snapshots: Snapshots,
 ) -> dict[str, Any]:
     steps, batch = int(spec["steps"]), int(spec["batch"])
     warmup = max(1, round(steps * float(spec["warmup"])))
@@ -230,9 +235,10 @@ def _train(
         fused=True,
     )
     model.train()
-    losses: list[float] = []
-    tokens = 0
-    for step in range(steps):
+    outcome = Outcome()
+    parameters = dict(model.named_parameters())
+    saved = time.monotonic()
+    for step in range(restore(snapshots.load(), parameters, optimizer, outcome), steps):
         generator = torch.Generator().manual_seed(_seed(seed, "step", step))
         paired = torch.rand((), generator=generator).item() < float(spec["pair_share"])
         inputs = _batch(both if paired else mono, batch, generator)
@@ -247,15 +253,18 @@ def _train(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        tokens += int(seen.sum())
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"pretrain: loss is {losses[-1]} at step {step + 1}; lower lr")
+        outcome.tokens += int(seen.sum())
+        value = loss.item()
+        outcome.losses.append((step + 1, value))
+        if not math.isfinite(value):
+            raise FloatingPointError(f"pretrain: loss is {value} at step {step + 1}; lower lr")
         if on_step is not None:
-            on_step(step + 1, steps, losses[-1])
+            on_step(step + 1, steps, value)
+        if time.monotonic() - saved >= snapshots.every and step + 1 < steps:
+            snapshots.save(snapshot(step + 1, parameters, optimizer, outcome))
+            saved = time.monotonic()
     model.eval()
-    tail = losses[-max(1, steps // 10) :]
-    return {"loss": sum(tail) / len(tail), "steps": steps, "tokens": tokens}
+    return {"loss": outcome.final_loss, "steps": steps, "tokens": outcome.tokens}
 
 
 def _encode(tokenizer: Tokenizer, lines: Sequence[tuple[str, ...]], limit: int) -> list[list[int]]:

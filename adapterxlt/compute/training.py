@@ -7,18 +7,17 @@ so a run that goes on from a snapshot is the run that was never stopped.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from adapterxlt.compute.backbone import Backbone
 from adapterxlt.compute.data import Batch, Encoded, Masking, Order, Window, collate, mask_seed
+from adapterxlt.compute.snapshots import Outcome, Snapshots, restore, snapshot
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError
 
@@ -43,31 +42,6 @@ class Stream:
         if self.masking is not None:
             return self.masking.apply(windows, mask_seed(seed, self.name, step))
         return windows
-
-
-@dataclass
-class Snapshots:
-    """Where snapshots go and come from; ``every`` is seconds between two."""
-
-    save: Callable[[bytes], None] = lambda data: None
-    load: Callable[[], bytes | None] = lambda: None
-    every: float = 20.0
-
-
-@dataclass
-class Outcome:
-    """What a run tells besides its weights: the loss curve and the work done."""
-
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    tokens: int = 0
-    seconds: float = 0.0
-    resumed_at: int = 0
-
-    @property
-    def final_loss(self) -> float:
-        """Mean of the last tenth of the curve."""
-        tail = self.losses[-max(1, len(self.losses) // 10) :]
-        return sum(loss for _, loss in tail) / len(tail)
 
 
 def learning_rate(budget: Mapping[str, Any], step: int) -> float:
@@ -105,7 +79,7 @@ def train(
     snapshots = snapshots or Snapshots()
     optimizer = _optimizer(parameters, budget)
     outcome = Outcome()
-    first = _restore(snapshots.load(), parameters, optimizer, outcome)
+    first = restore(snapshots.load(), parameters, optimizer, outcome)
     outcome.resumed_at = first
     steps = budget["steps"]
     stride = max(1, steps // 100)
@@ -139,7 +113,7 @@ def train(
         now = time.monotonic()
         outcome.seconds = before + now - started
         if now - saved >= snapshots.every and step + 1 < steps:
-            snapshots.save(_snapshot(step + 1, parameters, optimizer, outcome))
+            snapshots.save(snapshot(step + 1, parameters, optimizer, outcome))
             saved = now
     backbone.model.eval()
     return outcome
@@ -200,49 +174,3 @@ def _optimizer(
         {"params": plain, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=budget["lr"], eps=1e-8)
-
-
-def _snapshot(
-    step: int,
-    parameters: Mapping[str, torch.nn.Parameter],
-    optimizer: torch.optim.AdamW,
-    outcome: Outcome,
-) -> bytes:
-    """Everything a run needs to go on, as safetensors bytes."""
-    facts = {
-        "step": step,
-        "losses": outcome.losses,
-        "tokens": outcome.tokens,
-        "seconds": outcome.seconds,
-    }
-    text = json.dumps(facts).encode()
-    tensors = {"facts": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
-    for name, parameter in parameters.items():
-        tensors[f"value/{name}"] = parameter.detach()
-        for slot, value in optimizer.state[parameter].items():
-            tensors[f"{slot}/{name}"] = value
-    return bytes(safetensors.torch.save(tensors))
-
-
-def _restore(
-    data: bytes | None,
-    parameters: Mapping[str, torch.nn.Parameter],
-    optimizer: torch.optim.AdamW,
-    outcome: Outcome,
-) -> int:
-    """Load a snapshot; the step to go on with, 0 without one."""
-    if data is None:
-        return 0
-    tensors = safetensors.torch.load(data)
-    facts = json.loads(tensors.pop("facts").numpy().tobytes())
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"value/{name}"])
-            # The count of steps stays where AdamW keeps it, the moments go with the parameter.
-            optimizer.state[parameter] = {"step": tensors[f"step/{name}"].clone()} | {
-                slot: tensors[f"{slot}/{name}"].to(parameter.device, copy=True)
-                for slot in ("exp_avg", "exp_avg_sq")
-            }
-    outcome.losses = [tuple(pair) for pair in facts["losses"]]
-    outcome.tokens, outcome.seconds = facts["tokens"], facts["seconds"]
-    return int(facts["step"])

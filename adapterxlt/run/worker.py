@@ -28,6 +28,7 @@ from adapterxlt.store.files import write_bytes, write_json
 
 if TYPE_CHECKING:
     from adapterxlt.compute.backbone import Backbone
+    from adapterxlt.compute.snapshots import Snapshots
     from adapterxlt.compute.training import Stream
 
 Progress = Callable[[int, int, float], None]
@@ -107,7 +108,13 @@ def _pretrain(
 
     folder = desk.store.work(request.key) / "backbone"
     params = request.stage.params
-    facts = pretrain(folder, spec=params["spec"], seed=params["seed"], on_step=notes)
+    facts = pretrain(
+        folder,
+        spec=params["spec"],
+        seed=params["seed"],
+        on_step=notes,
+        snapshots=_snapshots(desk, request),
+    )
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     shutil.rmtree(folder)
     return files, {"final_loss": facts["loss"], "steps": facts["steps"], "tokens": facts["tokens"]}
@@ -116,18 +123,12 @@ def _pretrain(
 def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
     import safetensors.torch
 
-    from adapterxlt.compute.training import Snapshots, train
+    from adapterxlt.compute.training import train
 
     stage, params = request.stage, request.stage.params
     backbone = desk.backbone(stage)
     streams, parts = _streams(desk, backbone, stage)
     parameters = backbone.trainable(parts.values())
-    path = desk.store.work(request.key) / "snapshot"
-    snapshots = Snapshots(
-        lambda data: _save_snapshot(path, data),
-        lambda: _load_snapshot(path),
-        desk.places.snapshot_every,
-    )
     outcome = train(
         backbone,
         parameters,
@@ -136,7 +137,7 @@ def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes
         seed=params["seed"],
         precision=params["precision"],
         micro_batch=desk.places.micro_batch,
-        snapshots=snapshots,
+        snapshots=_snapshots(desk, request),
         progress=notes,
     )
     files = {
@@ -247,6 +248,18 @@ def predict_rows(places: Places, stage: Stage, rows: list[dict[str, Any]]) -> li
         return answers
     finally:
         desk.reset()
+
+
+def _snapshots(desk: Desk, request: Request) -> Snapshots:
+    """Snapshots of a stage, kept in its scratch folder with a digest."""
+    from adapterxlt.compute.snapshots import Snapshots
+
+    path = desk.store.work(request.key) / "snapshot"
+    return Snapshots(
+        lambda data: _save_snapshot(path, data),
+        lambda: _load_snapshot(path),
+        desk.places.snapshot_every,
+    )
 
 
 def _save_snapshot(path: Path, data: bytes) -> None:

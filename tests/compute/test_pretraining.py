@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
 
 from adapterxlt import lab  # noqa: E402
 from adapterxlt.compute import pretraining  # noqa: E402
+from adapterxlt.compute.snapshots import Snapshots  # noqa: E402
 
 TINY = {
     **lab.DEFAULT_SPEC,
@@ -55,6 +56,25 @@ def test_loss_falls(made: tuple[Path, dict[str, object], list[float]]) -> None:
     assert sum(losses[-5:]) < sum(losses[:5]) - 0.5
     assert result["loss"] == pytest.approx(sum(losses[-3:]) / 3)
     assert isinstance(result["tokens"], int) and result["tokens"] > 30 * 16 * 3
+
+
+def test_going_on_from_a_snapshot_ends_in_the_same_bytes(
+    made: tuple[Path, dict[str, object], list[float]], tmp_path: Path
+) -> None:
+    folder, result, _ = made
+    kept: list[bytes] = []
+    pretraining.pretrain(
+        tmp_path / "whole", spec=TINY, seed=3, snapshots=Snapshots(save=kept.append, every=0.0)
+    )
+    assert len(kept) == 29
+    steps: list[int] = []
+    resumed = pretraining.pretrain(
+        tmp_path / "rest", spec=TINY, seed=3, snapshots=Snapshots(load=lambda: kept[11]),
+        on_step=lambda step, total, loss: steps.append(step),
+    )  # fmt: skip
+    assert steps[0] == 13 and resumed == result
+    weights = (folder / "model.safetensors").read_bytes()
+    assert (tmp_path / "rest" / "model.safetensors").read_bytes() == weights
 
 
 def test_same_arguments_same_bytes_another_seed_others(

@@ -11,7 +11,8 @@ import torch
 from adapterxlt import lab
 from adapterxlt.compute.backbone import Backbone
 from adapterxlt.compute.data import Masking, Order, Window, collate, encode, encode_text
-from adapterxlt.compute.training import Snapshots, Stream, learning_rate, train
+from adapterxlt.compute.snapshots import Snapshots
+from adapterxlt.compute.training import Stream, learning_rate, train
 from adapterxlt.core.errors import StageError
 from adapterxlt.core.tasks import TASKS
 
