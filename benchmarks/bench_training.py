@@ -1,8 +1,9 @@
 """How fast is a task adapter trained, beside the loop that `adapters` documents, in one run?
 
-The peer pads each batch as it comes and calls the model with labels; both see the same rows, the
-same adapter and as many optimizer steps. Prints medians of alternating rounds and keeps them in
-``benchmarks/results/training.json``. Pretrains the laboratory's backbone first, about a minute.
+The peer tokenizes and pads each batch as it comes and calls the model with labels; both see the
+same rows, the same adapter and as many optimizer steps at a constant rate. Prints medians of
+alternating rounds and keeps them in ``benchmarks/results/training.json``. Pretrains the
+laboratory's backbone first, about a minute.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ STEPS, BATCH, ROUNDS = 60, 32, 5
 TASK = TASKS["lab-pos"]
 SPEC = {"method": "seq_bn", "reduction_factor": 4.0, "non_linearity": "relu"}
 BUDGET = {
-    "steps": STEPS, "batch": BATCH, "lr": 3e-3, "schedule": "linear", "warmup": 0.1,
+    "steps": STEPS, "batch": BATCH, "lr": 3e-3, "schedule": "constant", "warmup": 0.0,
     "weight_decay": 0.05, "clip": 1.0,
 }  # fmt: skip
 
@@ -80,7 +81,7 @@ def peer(folder: Path) -> tuple[float, float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(wanted, 1.0)
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return time.perf_counter() - start, statistics.mean(losses[-6:])
 
 

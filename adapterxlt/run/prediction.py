@@ -38,7 +38,9 @@ def choose(
     fitting = [c for c in cells if all(getattr(c, name) == v for name, v in wanted.items())]
     if not fitting:
         asked = ", ".join(f"{name} {value}" for name, value in wanted.items())
-        raise UsageError(f"the study has no cell with {asked}", where=study.recipe.name)
+        known = [r.name for r in study.recipe.regime_list]
+        hint = did_you_mean(regime, known) if regime and regime not in known else ""
+        raise UsageError(f"the study has no cell with {asked}", where=study.recipe.name, hint=hint)
     finished = [cell for cell in fitting if cells[cell] in study.store]
     if not finished:
         raise UsageError(f"not finished: {fitting[-1].label()}", hint="run the recipe first")
