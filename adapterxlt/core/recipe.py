@@ -6,6 +6,7 @@ at once, each with its line and a suggestion.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -182,10 +183,11 @@ class LoadedRecipe:
         out = io.StringIO()
 
         class Representer(SafeRepresenter):  # type: ignore[misc]
-            """Quotes what YAML 1.1 takes for line breaks, so that it is read back as it was."""
+            """Quotes all text but plain words: the emitter leaves some signs bare that its own
+            reader takes for structure (``[?a]``) or for a line break."""
 
         def text(self: Any, value: str) -> Any:
-            style = '"' if set(value) & set("\x85\u2028\u2029") else None
+            style = None if re.fullmatch(r"[A-Za-z0-9][\w./-]*", value) else '"'
             return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
         Representer.add_representer(str, text)
