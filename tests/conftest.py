@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from adapterxlt import lab
+
+# On CI the examples are the same each time, so that a red run is about the change at hand; new
+# examples are found on developers' machines, where a run may take as long as it does.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("developer", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
