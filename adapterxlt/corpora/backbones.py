@@ -16,6 +16,8 @@ from adapterxlt.corpora.sources import Notes
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+#: What else says how text becomes sub-words, where a folder has it.
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def lab_backbone() -> BackboneInfo:
@@ -68,7 +70,14 @@ def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
         )
     digests = {
         "weights": _digest(folder / WEIGHTS, notes),
-        "tokenizer": _digest(folder / TOKENIZER, notes),
+        "tokenizer": digest(
+            "tokenizer",
+            {
+                name: _digest(folder / name, notes)
+                for name in (TOKENIZER, *TOKENIZER_SETTINGS)
+                if (folder / name).is_file()
+            },
+        ),
         "config": digest("config", _meaning(config)),
     }
     parameters = shape.block_parameters + shape.hidden * shape.vocabulary

@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapterxlt.core.canon import sha256_hex
 from adapterxlt.core.errors import StageError
 from adapterxlt.core.plan import Stage
 from adapterxlt.core.tasks import TASKS
+from adapterxlt.corpora.backbones import folder_backbone
 from adapterxlt.corpora.sources import FolderCorpus, LabCorpus, select
 from adapterxlt.store.store import Record, Store
 
@@ -79,8 +79,9 @@ class Desk:
             name = stage.params["backbone"]["weights"]
             if self._loaded is None or self._loaded[0] != name:
                 folder = Path(self.places.backbone)
-                if sha256_hex((folder / "model.safetensors").read_bytes()) != name:
-                    raise StageError("the backbone's weights have changed", where=str(folder))
+                if folder_backbone(folder).digests != stage.params["backbone"]:
+                    what = "the backbone has changed since planning"
+                    raise StageError(what, where=str(folder), hint="run again")
                 self._loaded = (name, Backbone(folder, self.places.device))
         backbone = self._loaded[1]
         if stage.params["max_length"] > backbone.max_length:

@@ -82,8 +82,8 @@ def test_a_recipe_plans(path: Path, tmp_path: Path, request: pytest.FixtureReque
 #: never by accident, and with a line in the changelog when on purpose.
 GOLDEN = {
     "quickstart/lab": "4da0c4c21cd76dbd9788643d33cef0bdf21c2abded8f87a52f2c15652d8f61e0",
-    "local/udpos": "38d7364d9bca5d0244421f0a10055b08c4397f67dbd3b97d34fb1d7fb38ee6fe",
-    "local/nli": "4d8a20f3e02d446087a36304d41133fdd0808fccfeea16f64a3b1bf12904de5d",
+    "local/udpos": "c69449558f315ad28828f5e1af9bcdf2433b976d98faba9b6bd04259be74b3d9",
+    "local/nli": "deb2f35829a4059986ad47cdb6b1241c263dc7c438cb11458e4a72ecd7bc2a4e",
 }
 
 

@@ -143,6 +143,29 @@ def test_data_that_changed_after_planning_are_refused(
     assert len(reasons) == 1 and "source udpos" in reasons.pop()
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_backbone_that_changed_after_planning_is_refused(
+    name: str, finished: Study, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backbone"
+    shutil.copytree(tiny_backbone, folder)
+    study = Study.open(
+        finished.loaded.document.name, store=tmp_path / "s", backbone=str(folder),
+        overrides=["regimes=[zero-shot]", "language_adapters=null"],
+    )  # fmt: skip
+    assert set(study.plan.stages) < set(
+        Study.open(
+            finished.loaded.document.name, store=tmp_path / "s", backbone=str(tiny_backbone),
+            overrides=["language_adapters=null"],
+        ).plan.stages
+    )  # fmt: skip
+    with (folder / name).open("ab") as file:
+        file.write(b"\n")
+    outcome = study.run(workers=0)
+    assert [r for r in outcome.failed.values() if "backbone has changed since planning" in r]
+    assert not outcome.computed
+
+
 def test_bf16_trains_and_has_keys_of_its_own(finished: Study) -> None:
     half = Study.open(
         finished.loaded.document.name, store=finished.store.root,
