@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,7 +55,6 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
-        self._verified: set[str] = set()
         self._records: dict[str, Record] = {}
         marker = self.root / "format.json"
         found = read_json(marker)
@@ -104,15 +104,7 @@ class Store:
             raise _damaged("is missing", path) from None
         if sha256_hex(data) != digest_hex:
             raise _damaged("does not match its digest", path)
-        self._verified.add(digest_hex)
         return data
-
-    def file(self, record: Record, name: str) -> Path:
-        """Path of a verified file of a record, for readers that map memory."""
-        digest_hex = record.files[name]
-        if digest_hex not in self._verified:
-            self.get(digest_hex)
-        return self.object_path(digest_hex)
 
     def publish(
         self,
@@ -145,7 +137,7 @@ class Store:
             whole = check is not None and check == digest("record", body)
         except (ValueError, TypeError):
             whole = False  # NaN or infinity, which no record that was written has
-        if not whole or body.get("key") != key:
+        if not whole or body.get("key") != key or not _plain(body["files"]):
             raise _damaged("does not match its digest", path)
         record = Record(body["key"], body["stage"], body["files"], body["facts"])
         self._records[key] = record
@@ -165,12 +157,12 @@ class Store:
             if not path.name.startswith(".tmp-"):
                 yield path.parent.name + path.name
 
-    def materialize(self, record: Record, prefix: str = "") -> Path:
+    def materialize(self, record: Record) -> Path:
         """A folder with the record's files under their names, for libraries that want folders.
 
         Kept under ``work/`` and made anew when its files are not all there.
         """
-        folder = self.root / "work" / "folders" / (prefix + record.key[:32])
+        folder = self.root / "work" / "folders" / record.key[:32]
         for name, digest_hex in record.files.items():
             path = folder / name
             if not path.exists() or sha256_hex(path.read_bytes()) != digest_hex:
@@ -211,6 +203,14 @@ class Store:
             aside = self.root / "quarantine" / f"{key}.json"
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, aside)
+
+
+def _plain(files: Mapping[str, str]) -> bool:
+    """Whether names and digests of files are just that: both become parts of paths."""
+    return all(
+        re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) and re.fullmatch(r"[0-9a-f]{64}", digest_hex)
+        for name, digest_hex in files.items()
+    )
 
 
 def _damaged(what: str, path: Path) -> StoreDamaged:

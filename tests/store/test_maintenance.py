@@ -136,4 +136,4 @@ def test_reading_damage_says_what_to_do(root: Path) -> None:
     record = store.read(KEYS[0])
     assert record is not None
     with pytest.raises(StoreDamaged, match="fsck --mend"):
-        store.file(record, "own")
+        store.get(record.files["own"])

@@ -286,3 +286,19 @@ def test_one_process_at_a_time_holds_the_lock_of_a_stage(tmp_path: Path) -> None
     for process in processes:
         process.join(60)
     assert counter.read_text() == "60"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"../../out": "0" * 64}, {"a/b": "0" * 64}, {"a": "../../../etc/passwd"}, {"": "0" * 64}],
+)
+def test_a_record_whose_files_are_paths_is_damaged(tmp_path: Path, files: dict[str, str]) -> None:
+    from adapterxlt.core.canon import canonical, digest
+
+    store = Store(tmp_path / "s")
+    body = {"key": "ab" * 32, "stage": {}, "files": files, "facts": {}}
+    path = store.record_path("ab" * 32)
+    path.parent.mkdir(parents=True)
+    path.write_text(canonical({**body, "check": digest("record", body)}), encoding="utf-8")
+    with pytest.raises(StoreDamaged, match="does not match"):
+        store.read("ab" * 32)
