@@ -101,6 +101,12 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
         hint = _language_fault(code)
         if hint is not None:
             yield fault(f"unknown language {code!r}", hint, *path)
+    if isinstance(recipe.classes, dict):
+        for name, members in recipe.classes.items():
+            for i, code in enumerate(members):
+                hint = _language_fault(code)
+                if hint is not None:
+                    yield fault(f"unknown language {code!r}", hint, "classes", name, i)
     for i, target in enumerate(recipe.targets):
         if target == recipe.source:
             yield fault(f"target {target!r} is the source", "take it out", "targets", i)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,9 +182,7 @@ def _streams(desk: Desk, backbone: Backbone, stage: Stage) -> tuple[list[Stream]
         parts["head"] = HEAD
         kept = None if params.get("new_head") else weights.get("head")
         backbone.add_head(HEAD, params["head"], seed=params["seed"], weights=kept)
-
-        def logits(states: Any) -> Any:
-            return backbone.head_logits(HEAD, states)
+        logits = partial(backbone.head_logits, HEAD)
 
     streams = []
     for data in params["streams"]:

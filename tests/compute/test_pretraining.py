@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from adapters import AutoAdapterModel
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-torch = pytest.importorskip("torch")
-
-from adapters import AutoAdapterModel  # noqa: E402
-from transformers import AutoModelForMaskedLM, AutoTokenizer  # noqa: E402
-
-from adapterxlt import lab  # noqa: E402
-from adapterxlt.compute import pretraining  # noqa: E402
-from adapterxlt.compute.snapshots import Snapshots  # noqa: E402
+from adapterxlt import lab
+from adapterxlt.compute import pretraining
+from adapterxlt.compute.snapshots import Snapshots
 
 TINY = {
     **lab.DEFAULT_SPEC,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +38,7 @@ def streams(backbone: Backbone, languages: list[str], batch: int = 8) -> list[St
         rows = lab.rows("lab-pos", language, "train")[:40]
         data = encode(backbone.tokenizer, TASK.kind, TASK.inputs, TASK.label, TASK.labels, rows, 64)
         order = Order(data.lengths(), batch, 1, language)
-        head = lambda states: backbone.head_logits("h", states)  # noqa: E731
+        head = partial(backbone.head_logits, "h")
         result.append(Stream(language, data, order, ("a",), head))
     return result
 
@@ -48,10 +50,10 @@ def fresh(backbone: Backbone) -> dict[str, torch.nn.Parameter]:
     return backbone.trainable(["a", "h"])
 
 
-def run(backbone: Backbone, **more: object) -> dict[str, torch.Tensor]:
+def run(backbone: Backbone, **more: Any) -> dict[str, torch.Tensor]:
     parameters = fresh(backbone)
     both = streams(backbone, ["lab-root", "lab-mid-mid"])
-    train(backbone, parameters, both, BUDGET, seed=5, **more)  # type: ignore[arg-type]
+    train(backbone, parameters, both, BUDGET, seed=5, **more)
     return {**backbone.weights("a"), **backbone.weights("h")}
 
 

@@ -594,3 +594,13 @@ def test_every_field_of_the_schema_says_what_it_is() -> None:
         if not (field.get("description") or "$ref" in field)
     ]
     assert set(silent) <= {"source", "targets", "tasks", "shots", "precision"}
+
+
+def test_a_language_of_a_class_is_known() -> None:
+    text = (
+        "name: r\nsource: en\ntargets: [fi]\ntasks: [udpos]\nregimes: [zero-shot]\n"
+        "classes:\n  high: [fi]\n  low: [mrr]\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, "r.yaml")
+    assert str(caught.value).startswith("r.yaml:8: unknown language 'mrr'; did you mean ")

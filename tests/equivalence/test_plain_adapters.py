@@ -7,6 +7,7 @@ initialization: its own tokenization, padding, labels, forward pass, loss and op
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,25 +48,25 @@ limits: {{train: 50, test: 20, text: 50}}
     return path
 
 
-def tensors(model: object, name: str) -> dict[str, torch.Tensor]:
+def tensors(model: Any, name: str) -> dict[str, torch.Tensor]:
     found = {}
-    for full, parameter in model.named_parameters():  # type: ignore[attr-defined]
+    for full, parameter in model.named_parameters():
         parts = full.split(".")
         if name in parts:
             found[".".join("@" if p == name else p for p in parts)] = parameter
     return found
 
 
-def plain_batch(tokenizer: object, task: str, rows: list[dict]) -> dict[str, torch.Tensor]:
+def plain_batch(tokenizer: Any, task: str, rows: list[dict]) -> dict[str, torch.Tensor]:
     """Inputs and labels as anyone would make them for `adapters`."""
     labels = {name: i for i, name in enumerate(TASKS[task].labels)}
     if task == "lab-nli":
-        batch = tokenizer(  # type: ignore[operator]
+        batch = tokenizer(
             [r["premise"] for r in rows], [r["hypothesis"] for r in rows],
             padding=True, return_tensors="pt",
         )  # fmt: skip
         return {**batch, "labels": torch.tensor([labels[r["label"]] for r in rows])}
-    batch = tokenizer(  # type: ignore[operator]
+    batch = tokenizer(
         [r["tokens"] for r in rows], is_split_into_words=True, padding=True, return_tensors="pt"
     )
     gold = torch.full(batch["input_ids"].shape, -100)
