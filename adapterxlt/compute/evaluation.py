@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from sklearn.metrics import f1_score
 
-from adapterxlt.compute.backbone import Backbone
+from adapterxlt.compute.backbone import Backbone, Wearing
 from adapterxlt.compute.data import Encoded, collate
 from adapterxlt.compute.training import amp
 
@@ -25,20 +25,22 @@ NONE = ""
 def predict(
     backbone: Backbone,
     head: str,
-    stack: tuple[str, ...],
+    stack: Wearing,
     data: Encoded,
     labels: Sequence[str],
     *,
     precision: str = "fp32",
+    drop: int | None = None,
     tokens: int = 4096,
 ) -> list[dict[int, str]]:
     """Predicted label of every scored item of every row: one ``{item: label}`` a row.
 
     Args:
+        drop: the first so many layers wear no adapters (AdapterDrop).
         tokens: padded sub-words per forward pass; a matter of memory and speed.
     """
     backbone.model.eval()
-    backbone.activate(stack)
+    backbone.activate(stack, skip_layers=range(drop or 0))
     result: list[dict[int, str]] = [{} for _ in data.rows]
     windows = [(i, window) for i, row in enumerate(data.rows) for window in row]
     windows.sort(key=lambda pair: len(pair[1].ids))
@@ -61,40 +63,74 @@ def predict(
     return result
 
 
-def gold_and_predicted(
-    gold: Sequence[Sequence[str]], predicted: Sequence[dict[int, str]]
-) -> tuple[list[str], list[str]]:
-    """Flat lists of gold and predicted labels, one entry per item, none left out."""
-    flat_gold = [label for row in gold for label in row]
-    flat = [
-        answers.get(i, NONE)
+Tags = Sequence[Sequence[str]]
+"""Labels by row, as many as the row has items."""
+
+
+def answers_of(gold: Tags, predicted: Sequence[dict[int, str]]) -> list[list[str]]:
+    """Predicted labels in the form of the gold ones; `NONE` where an item has none."""
+    return [
+        [answers.get(i, NONE) for i in range(len(row))]
         for row, answers in zip(gold, predicted, strict=True)
-        for i in range(len(row))
     ]
-    return flat_gold, flat
 
 
-def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> float:
+def accuracy(gold: Tags, predicted: Tags) -> float:
     """Share of items whose label is right."""
-    return sum(a == b for a, b in zip(gold, predicted, strict=True)) / len(gold)
+    right, wanted = _flat(gold), _flat(predicted)
+    return sum(a == b for a, b in zip(right, wanted, strict=True)) / len(right)
 
 
-def macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
+def macro_f1(gold: Tags, predicted: Tags) -> float:
     """Plain mean of the F1 of every label that occurs in the gold data."""
-    labels = sorted(set(gold))
-    return float(f1_score(gold, predicted, labels=labels, average="macro", zero_division=0))
+    right = _flat(gold)
+    labels = sorted(set(right))
+    return float(f1_score(right, _flat(predicted), labels=labels, average="macro", zero_division=0))
 
 
-METRICS: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {
+def span_f1(gold: Tags, predicted: Tags) -> float:
+    """F1 of whole spans, type and both ends right, over all rows together.
+
+    As conlleval and seqeval's default mode: a span also begins at an I- that does not go on
+    with what stands before it. 0 where neither side has a span.
+    """
+    right = {(i, *span) for i, row in enumerate(gold) for span in spans(row)}
+    found = {(i, *span) for i, row in enumerate(predicted) for span in spans(row)}
+    return 2 * len(right & found) / (len(right) + len(found)) if right or found else 0.0
+
+
+def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """(type, first, one past the last) of every span of IOB2 tags."""
+    found: list[tuple[str, int, int]] = []
+    start, kind = 0, ""
+    for i, tag in enumerate([*tags, "O"]):
+        prefix, _, name = tag.partition("-")
+        name = name or "_"
+        inside = prefix == "I" and name == kind
+        if kind and not inside:
+            found.append((kind, start, i))
+            kind = ""
+        if prefix in ("B", "I") and not inside:
+            start, kind = i, name
+    return found
+
+
+METRICS: dict[str, Callable[[Tags, Tags], float]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
+    "span_f1": span_f1,
 }
 
 
-def score(gold: Sequence[str], predicted: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
+def score(gold: Tags, predicted: Tags, metrics: Sequence[str]) -> dict[str, Any]:
     """Each metric, and what always answering the most frequent gold label would score."""
-    majority = [Counter(gold).most_common(1)[0][0]] * len(gold)
+    most = Counter(_flat(gold)).most_common(1)[0][0]
+    majority = [[most] * len(row) for row in gold]
     return {
         name: {"score": METRICS[name](gold, predicted), "baseline": METRICS[name](gold, majority)}
         for name in metrics
     }
+
+
+def _flat(rows: Tags) -> list[str]:
+    return [label for row in rows for label in row]

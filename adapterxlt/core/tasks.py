@@ -5,7 +5,8 @@ Values only; readers are in `corpora`, heads and metrics in `compute`. A task is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["tagging", "classification", "pair-classification"]
@@ -15,11 +16,18 @@ UPOS = (
     *("PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X"),
 )
 NLI_LABELS = ("entailment", "neutral", "contradiction")
+#: IOB2 (a span begins with B-) over persons, places and organizations.
+NER_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")
+SPANS = ("span_f1", "accuracy")
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task. ``inputs`` and ``label`` name the columns of a row."""
+    """One task. ``inputs`` and ``label`` name the columns of a row.
+
+    A language's rows are in the first of ``folders`` that has it; ``relabel`` maps labels of theirs
+    that the task does not tell apart.
+    """
 
     name: str
     kind: Kind
@@ -29,6 +37,8 @@ class Task:
     summary: str
     metrics: tuple[str, ...] = ("accuracy", "macro_f1")
     lab: bool = False
+    folders: tuple[str, ...] = ()
+    relabel: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def primary(self) -> str:
@@ -51,8 +61,15 @@ def _rows() -> tuple[Task, ...]:
     return (
         Task("udpos", "tagging", UPOS, ("tokens",), "upos",
              "part-of-speech tags of Universal Dependencies, 17 UPOS"),
+        Task("ner", "tagging", NER_LABELS, ("tokens",), "ner_tags",
+             "named entities, IOB2 over PER, LOC and ORG", SPANS,
+             folders=("ner", "masakhaner"), relabel={"B-DATE": "O", "I-DATE": "O"}),
+        Task("wikiann", "tagging", NER_LABELS, ("tokens",), "ner_tags",
+             "named entities of WikiANN, IOB2 over PER, LOC and ORG", SPANS),
         Task("nli", "pair-classification", NLI_LABELS, pair, "label",
              "natural language inference, three labels"),
+        Task("pawsx", "pair-classification", ("0", "1"), ("sentence1", "sentence2"), "label",
+             "whether a sentence paraphrases another (1) or not (0), as integers"),
         Task("sib200", "classification", topics, ("text",), "category",
              "topic of a sentence, seven labels"),
         Task("sentiment", "classification", ("positive", "neutral", "negative"), ("text",),
@@ -61,6 +78,8 @@ def _rows() -> tuple[Task, ...]:
              "part-of-speech tags of the laboratory's languages", lab=True),
         Task("lab-nli", "pair-classification", _lab_labels("lab-nli"), pair, "label",
              "inference in the laboratory's languages", lab=True),
+        Task("lab-ner", "tagging", _lab_labels("lab-ner"), ("tokens",), "ner_tags",
+             "named persons, places and things of the laboratory", SPANS, lab=True),
     )  # fmt: skip
 
 

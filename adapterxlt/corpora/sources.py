@@ -137,21 +137,27 @@ class FolderCorpus:
         return "train" if "train" in have else "validation"
 
     def languages(self, task: str) -> list[str]:
-        folder = self.folder / task
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        """Languages that a task, or ``mono``, has a folder for."""
+        folders = [self.folder / name for name in _folders(task)]
+        return sorted({p.name for f in folders if f.is_dir() for p in f.iterdir() if p.is_dir()})
+
+    def _place(self, task: str, language: str) -> Path:
+        """The folder with a language's rows: the first of the task's folders that has it."""
+        places = [self.folder / name / language for name in _folders(task)]
+        return next((place for place in places if _files(place)), places[0])
 
     def _splits(self, task: str, language: str) -> list[str]:
-        folder = self.folder / task / language
-        return sorted({p.name.partition(".")[0] for p in _files(folder)})
+        return sorted({p.name.partition(".")[0] for p in _files(self._place(task, language))})
 
     def _path(self, task: str, language: str, split: str) -> Path:
-        stem = self.folder / task / language / f"{split}.jsonl"
+        place = self._place(task, language)
+        stem = place / f"{split}.jsonl"
         for path in (stem.with_name(stem.name + ".gz"), stem):
             if path.is_file():
                 return path
         have = self._splits(task, language)
         if have:
-            hint = f"{task}/{language} has {', '.join(have)}"
+            hint = f"{place.parent.name}/{language} has {', '.join(have)}"
         else:
             known = self.languages(task)
             hint = f"languages with {task}: {' '.join(known)}" if known else "see --data"
@@ -216,6 +222,10 @@ def select(rows: Sequence[Row], chosen: dict[str, Any]) -> list[Row]:
     return list(rows[: chosen.get("limit")])
 
 
+def _folders(task: str) -> tuple[str, ...]:
+    return (TASKS[task].folders or (task,)) if task in TASKS else (task,)
+
+
 def _characters(value: Any) -> int:
     return len(value) if isinstance(value, str) else sum(len(word) + 1 for word in value)
 
@@ -272,12 +282,16 @@ def _check_rows(path: Path, task: Task, rows: list[Row]) -> list[Row]:
             if len(tokens) != len(labels):
                 what = f"{len(tokens)} tokens but {len(labels)} labels"
                 raise DataError(what, where=where)
+            if task.relabel:
+                row[task.label] = labels = [task.relabel.get(label, label) for label in labels]
             wrong = [label for label in labels if label not in known]
         else:
             for column in task.inputs:
                 if not isinstance(row[column], str):
                     raise DataError(f"column {column!r} is not text", where=where)
             label = row[task.label]
+            if isinstance(label, int) and not isinstance(label, bool) and str(label) in known:
+                row[task.label] = label = str(label)  # a task whose labels are numbers
             wrong = [] if isinstance(label, str) and label in known else [label]
         if wrong:
             hint = did_you_mean(str(wrong[0]), known)

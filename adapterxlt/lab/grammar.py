@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 from adapterxlt.lab.languages import LANGUAGES
 from adapterxlt.lab.lexicon import forms
-from adapterxlt.lab.meanings import Clause, Meaning, Phrase
+from adapterxlt.lab.meanings import Clause, Meaning, Phrase, entity
 
 TAGS = ("ADJ", "ADP", "ADV", "CCONJ", "DET", "NOUN", "NUM", "PART", "PRON", "PROPN", "VERB")
 
+ENTITY_TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-OBJ", "I-OBJ")
+
 Tagged = tuple[str, str]
+#: Form, part of speech and IOB2 tag.
+_Word = tuple[str, str, str]
 
 _TAG_OF = {
     "noun": "NOUN",
@@ -40,7 +44,7 @@ class Grammar:
 
     `*_first` means before the word it goes with (noun, verb or clause); `articles` is false where
     definite and indefinite nouns look alike; `case` marks patients; `agreement` marks number on
-    adjectives; `prefixing` puts affixes in front of the stem.
+    adjectives; `prefixing` puts affixes in front of the stem, and a named noun before its name.
     """
 
     adjective_first: bool = True
@@ -81,12 +85,12 @@ def grammar(language: str) -> Grammar:
 
 def say(meaning: Meaning, language: str) -> tuple[Tagged, ...]:
     """The words of a meaning in a language with their tags, in order: ((form, tag), ...)."""
-    words: list[Tagged] = []
-    for place, clause in enumerate(meaning.clauses):
-        if place:
-            words.append(_word(meaning.link, language))
-        words.extend(_clause(clause, language))
-    return tuple(words)
+    return tuple((form, tag) for form, tag, _ in _words(meaning, language))
+
+
+def say_entities(meaning: Meaning, language: str) -> tuple[Tagged, ...]:
+    """As `say`, with the IOB2 tags of what is named: ((form, tag), ...)."""
+    return tuple((form, tag) for form, _, tag in _words(meaning, language))
 
 
 def sentence(meaning: Meaning, language: str) -> str:
@@ -99,7 +103,16 @@ def word(concept: str, language: str) -> str:
     return forms(language)[concept]
 
 
-def _clause(clause: Clause, language: str) -> list[Tagged]:
+def _words(meaning: Meaning, language: str) -> list[_Word]:
+    words: list[_Word] = []
+    for place, clause in enumerate(meaning.clauses):
+        if place:
+            words.append(_word(meaning.link, language))
+        words.extend(_clause(clause, language))
+    return words
+
+
+def _clause(clause: Clause, language: str) -> list[_Word]:
     rules = _GRAMMARS[language]
     subject = _phrase(clause.agent, language)
     thing = _phrase(clause.patient, language, rules.case) if clause.patient else []
@@ -113,18 +126,27 @@ def _clause(clause: Clause, language: str) -> list[Tagged]:
     parts = {"S": subject, "V": verb, "O": thing}
     words = [each for part in LANGUAGES[language].order for each in parts[part]]
     if clause.place:
-        where = _phrase(clause.place, language)
+        where = _phrase(clause.place, language, place=True)
         _add(where, [_word(clause.adposition, language)], rules.adposition_first)
         _add(words, where, rules.place_first)
     return words
 
 
-def _phrase(phrase: Phrase, language: str, marked: bool = False) -> list[Tagged]:
+def _phrase(
+    phrase: Phrase, language: str, marked: bool = False, place: bool = False
+) -> list[_Word]:
     rules = _GRAMMARS[language]
     noun = phrase.head.startswith(("noun.", "class."))
     affixes = ["affix.plural"] if phrase.plural else []
     affixes += ["affix.object"] if marked and noun else []
     words = [_word(phrase.head, language, *affixes)]
+    if phrase.name:
+        _add(words, [_word(phrase.name, language)], not rules.prefixing)
+    if kind := entity(phrase, place):
+        marks = ("B-", *("I-" for _ in words[1:]))
+        words = [
+            (form, tag, mark + kind) for (form, tag, _), mark in zip(words, marks, strict=True)
+        ]
     if phrase.adjective:
         agreed = ("affix.plural",) if phrase.plural and rules.agreement else ()
         _add(words, [_word(phrase.adjective, language, *agreed)], rules.adjective_first)
@@ -139,18 +161,18 @@ def _many(phrase: Phrase) -> bool:
     return phrase.plural or phrase.head == "pron.they"
 
 
-def _add(words: list[Tagged], more: list[Tagged], first: bool) -> None:
+def _add(words: list[_Word], more: list[_Word], first: bool) -> None:
     if first:
         words[:0] = more
     else:
         words.extend(more)
 
 
-def _word(concept: str, language: str, *affixes: str) -> Tagged:
+def _word(concept: str, language: str, *affixes: str) -> _Word:
     stems = forms(language)
     form = stems[concept]
     for affix in affixes:
         if affix:
             prefixing = _GRAMMARS[language].prefixing
             form = stems[affix] + form if prefixing else form + stems[affix]
-    return form, _TAG_OF[concept.partition(".")[0]]
+    return form, _TAG_OF[concept.partition(".")[0]], "O"

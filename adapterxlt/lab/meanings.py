@@ -32,13 +32,17 @@ THING_CLASSES = tuple(range(ANIMATE, CLASSES - 2))
 
 @dataclass(frozen=True)
 class Phrase:
-    """A participant: a noun (with determiner, numeral, adjective), a name or a pronoun."""
+    """A participant: a noun (with determiner, numeral, adjective), a name or a pronoun.
+
+    A noun with a `name` is a named one and has nothing else beside it.
+    """
 
     head: str
     det: str = ""
     numeral: str = ""
     plural: bool = False
     adjective: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,34 @@ def draw_clause(rng: random.Random) -> Clause:
     adposition, place = draw_place(rng) if chance(rng, 0.3) else ("", None)
     past, negative = chance(rng, 0.5), chance(rng, 0.2)
     return Clause(agent, verb, patient, adverb, adposition, place, past, negative)
+
+
+def draw_named_meaning(rng: random.Random) -> Meaning:
+    """A meaning as of `draw_meaning`, where more participants and places bear a name."""
+    meaning = draw_meaning(rng)
+    return replace(meaning, clauses=tuple(_named(rng, clause) for clause in meaning.clauses))
+
+
+def _named(rng: random.Random, clause: Clause) -> Clause:
+    agent, patient = _with_name(rng, clause.agent), clause.patient
+    if patient is not None:
+        patient = _with_name(rng, patient)
+    adposition, place = clause.adposition, clause.place
+    if place is None and chance(rng, 0.4):
+        adposition, place = draw_place(rng)
+    if place is not None:
+        # A name alone is a place here, and a person elsewhere: it needs context to tag.
+        alone = chance(rng, 0.25)
+        place = Phrase(pick_skewed(rng, NAMES)) if alone else _with_name(rng, place)
+    return replace(clause, agent=agent, patient=patient, adposition=adposition, place=place)
+
+
+def _with_name(rng: random.Random, phrase: Phrase) -> Phrase:
+    if not phrase.head.startswith("noun."):
+        return phrase
+    if class_of(phrase.head) < ANIMATE and chance(rng, 0.4):
+        return Phrase(pick_skewed(rng, NAMES))
+    return Phrase(phrase.head, name=pick_skewed(rng, NAMES)) if chance(rng, 0.3) else phrase
 
 
 def draw_phrase(rng: random.Random, kind: int, free: bool) -> Phrase:
@@ -129,6 +161,16 @@ def antonym(concept: str) -> str:
 def class_of(noun: str) -> int:
     """Class of a noun, of a member as of the class word itself."""
     return int(noun.split(".")[1])
+
+
+def entity(phrase: Phrase, place: bool = False) -> str:
+    """What a phrase names: PER, LOC or OBJ by the class of its noun; empty where it has no name."""
+    if phrase.head in NAMES:
+        return "LOC" if place else "PER"
+    if not phrase.name:
+        return ""
+    kind = class_of(phrase.head)
+    return "PER" if kind < ANIMATE else "LOC" if kind in PLACE_CLASSES else "OBJ"
 
 
 def _serial(concept: str) -> int:

@@ -15,9 +15,15 @@ from types import MappingProxyType
 from typing import Any
 
 from adapterxlt.lab.draw import generator
-from adapterxlt.lab.grammar import TAGS, say, sentence
+from adapterxlt.lab.grammar import ENTITY_TAGS, TAGS, say, say_entities, sentence
 from adapterxlt.lab.languages import LANGUAGES, SOURCE, number
-from adapterxlt.lab.meanings import LABELS, Meaning, draw_meaning, draw_pair
+from adapterxlt.lab.meanings import (
+    LABELS,
+    Meaning,
+    draw_meaning,
+    draw_named_meaning,
+    draw_pair,
+)
 
 SPLITS = ("train", "validation", "test")
 SOURCE_TRAIN = 2000
@@ -61,10 +67,20 @@ def _inference_row(meaning: tuple[Meaning, Meaning, str], language: str) -> dict
     }
 
 
+def _draw_named(rng: random.Random, index: int) -> Meaning:
+    return draw_named_meaning(rng)
+
+
+def _entity_row(meaning: Meaning, language: str) -> dict[str, Any]:
+    words = say_entities(meaning, language)
+    return {"tokens": [form for form, _ in words], "ner_tags": [tag for _, tag in words]}
+
+
 TASKS: Mapping[str, LabTask] = MappingProxyType(
     {
         "lab-pos": LabTask(TAGS, _draw_sentence, _tagging_row),
         "lab-nli": LabTask(LABELS, _draw_inference, _inference_row),
+        "lab-ner": LabTask(ENTITY_TAGS, _draw_named, _entity_row),
     }
 )
 
@@ -73,10 +89,10 @@ TASKS: Mapping[str, LabTask] = MappingProxyType(
 def rows(task: str, language: str, split: str) -> tuple[dict[str, Any], ...]:
     """The rows of one split, in a fixed order; KeyError for an unknown task, language or split.
 
-    lab-pos rows have "id", "tokens" and "upos" (two lists of equal length), lab-nli rows "id",
-    "premise", "hypothesis" and "label". Row i of `test` means the same in every language; all other
-    meanings differ between languages and between splits. The rows are shared between callers: copy
-    one before changing it.
+    lab-pos rows have "id", "tokens" and "upos" (two lists of equal length), lab-ner rows "ner_tags"
+    in the place of "upos", lab-nli rows "id", "premise", "hypothesis" and "label". Row i of `test`
+    means the same in every language; all other meanings differ between languages and between
+    splits. The rows are shared between callers: copy one before changing it.
     """
     spec = TASKS[task]
     return tuple(

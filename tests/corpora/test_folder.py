@@ -140,6 +140,65 @@ def test_a_bad_row_of_classification_is_named(
     assert text.startswith(f"{path}:1: ") and words in text
 
 
+# Tasks whose rows are in several folders, are relabelled, or have numbers as labels
+
+DATED = {"tokens": ["Ade", "ni", "ọdún", "2020"], "ner_tags": ["B-PER", "O", "B-DATE", "I-DATE"]}
+
+
+def test_dates_are_outside_for_the_task_of_entities(folder: Path, write: Write) -> None:
+    write("ner/yo/train", [DATED])
+    corpus = FolderCorpus(folder)
+    assert corpus.rows("ner", "yo", "train")[0]["ner_tags"] == ["B-PER", "O", "O", "O"]
+    assert corpus.info("ner", "yo", "train").rows == 1
+
+
+def test_only_what_a_task_says_is_relabelled(folder: Path, write: Write) -> None:
+    path = write("wikiann/yo/train", [{"tokens": ["a"], "ner_tags": ["O"]}, DATED])
+    text = error(FolderCorpus(folder), task="wikiann", language="yo")
+    assert text.startswith(f"{path}:2: label 'B-DATE' is outside the label set of wikiann")
+
+
+def test_the_first_folder_that_has_a_language_wins(folder: Path, write: Write) -> None:
+    def named(word: str) -> list[dict[str, Any]]:
+        return [{"tokens": [word], "ner_tags": ["O"]}]
+
+    for name, word in (("ner/pt", "um"), ("masakhaner/pt", "dois"), ("masakhaner/yo", "méjì")):
+        write(f"{name}/train", named(word))
+    write("masakhaner/pt/test", named("dois"))
+    (folder / "ner" / "yo").mkdir()
+    corpus = FolderCorpus(folder)
+    assert corpus.rows("ner", "pt", "train")[0]["tokens"] == ["um"]
+    assert corpus.rows("ner", "yo", "train")[0]["tokens"] == ["méjì"]
+    assert corpus.languages("ner") == ["pt", "yo"]
+    # Splits of two folders are never mixed: they may hold the same sentences.
+    assert "no test data for 'pt'" in error(corpus, "ner", "pt", "test")
+    assert "masakhaner/yo has train" in error(corpus, "ner", "yo", "test")
+    assert "languages with ner: pt yo" in error(corpus, "ner", "sw")
+
+
+def test_a_fault_names_the_file_of_the_folder_it_is_in(folder: Path, write: Write) -> None:
+    path = write("masakhaner/yo/train", [DATED, {"tokens": ["a"], "ner_tags": ["B-DAT"]}])
+    text = error(FolderCorpus(folder), task="ner", language="yo")
+    assert text.startswith(f"{path}:2: label 'B-DAT' is outside the label set of ner")
+
+
+def test_numbers_are_labels_where_a_task_says_so(folder: Path, write: Write) -> None:
+    pair = {"sentence1": "a", "sentence2": "b"}
+    write("pawsx/fi/train", [{**pair, "label": label} for label in (0, 1, "0", "1")])
+    corpus = FolderCorpus(folder)
+    assert corpus.info("pawsx", "fi", "train").rows == 4
+    labels = [row["label"] for row in corpus.rows("pawsx", "fi", "train")]
+    assert labels == ["0", "1", "0", "1"]
+
+
+@pytest.mark.parametrize("label", [True, False, 2, -1, 1.0, None, "yes", [1]])
+def test_no_other_value_is_such_a_label(folder: Path, write: Write, label: Any) -> None:
+    good = {"sentence1": "a", "sentence2": "b", "label": 1}
+    path = write("pawsx/fi/train", [good, {**good, "label": label}])
+    text = error(FolderCorpus(folder), task="pawsx")
+    assert text.startswith(f"{path}:2: label {label!r} is outside the label set of pawsx")
+
+
 @pytest.mark.parametrize("data", [b"", b"\n \n"])
 def test_an_empty_split_is_an_error(folder: Path, write: Write, data: bytes) -> None:
     path = write("udpos/fi/train", data)

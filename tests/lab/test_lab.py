@@ -84,9 +84,10 @@ def test_rows_are_whole(task: str) -> None:
             rows = lab.rows(task, language, split)
             assert len({row["id"] for row in rows}) == len(rows)
             for row in rows:
-                if task == "lab-pos":
-                    assert len(row["tokens"]) == len(row["upos"]) > 0
-                    assert set(row["upos"]) <= set(lab.TASKS[task].labels)
+                if task in ("lab-pos", "lab-ner"):
+                    tags = row["upos" if task == "lab-pos" else "ner_tags"]
+                    assert len(row["tokens"]) == len(tags) > 0
+                    assert set(tags) <= set(lab.TASKS[task].labels)
                     assert all(token and " " not in token for token in row["tokens"])
                 else:
                     assert row["premise"] and row["hypothesis"]
@@ -174,6 +175,58 @@ def test_every_language_has_text(language: str) -> None:
     assert len(lines) == lab.LANGUAGES[language].text_lines > 0
     assert all(line == line.strip() and line for line in lines)
     assert len(set(lines)) > 0.9 * len(lines)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_entities_are_whole_and_the_same_in_every_language(language: str) -> None:
+    """Every I- goes on with a span of its type, and test row i names the same as the source's."""
+    for split in lab.SPLITS:
+        for row in lab.rows("lab-ner", language, split):
+            for before, tag in zip(["O", *row["ner_tags"]], row["ner_tags"], strict=False):
+                assert not tag.startswith("I-") or before in ("B" + tag[1:], tag)
+        met = {tag for row in lab.rows("lab-ner", language, split) for tag in row["ner_tags"]}
+        assert met == set(lab.TASKS["lab-ner"].labels)
+    for root, row in zip(
+        lab.rows("lab-ner", lab.SOURCE, "test"), lab.rows("lab-ner", language, "test"), strict=True
+    ):
+        assert Counter(filter("O".__ne__, root["ner_tags"])) == Counter(
+            filter("O".__ne__, row["ner_tags"])
+        )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_name_is_tagged_by_what_it_stands_for(language: str) -> None:
+    forms = lexicon.forms(language)
+    agent = meanings.Phrase("noun.0.1", name="name.0")
+    thing, place = meanings.Phrase("noun.4.2", name="name.2"), meanings.Phrase("name.3")
+    clause = meanings.Clause(agent, "do.1", thing, "", "adp.1", place)
+    said = grammar.say_entities(meanings.Meaning((clause,)), language)
+    tagged = [(form, tag) for form, tag in said if tag != "O"]
+    later = grammar.grammar(language).prefixing
+    names = ("B-", "I-")[later] + "PER", ("B-", "I-")[later] + "OBJ"
+    assert {(forms["name.0"], names[0]), (forms["name.2"], names[1])} < set(tagged)
+    assert (forms["name.3"], "B-LOC") in tagged and len(tagged) == 5
+    alone = meanings.Clause(meanings.Phrase("name.3"), "go.1", place=place, adposition="adp.1")
+    tags = [tag for _, tag in grammar.say_entities(meanings.Meaning((alone,)), language)]
+    assert sorted(tag for tag in tags if tag != "O") == ["B-LOC", "B-PER"]
+    assert [f for f, _ in said] == [
+        f for f, _ in grammar.say(meanings.Meaning((clause,)), language)
+    ]
+
+
+def test_a_word_list_does_not_find_the_entities() -> None:
+    """Most frequent tag of each word: the same noun is named here and common there."""
+    tags: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in lab.rows("lab-ner", lab.SOURCE, "train"):
+        for token, tag in zip(row["tokens"], row["ner_tags"], strict=True):
+            tags[token][tag] += 1
+    missed = total = 0
+    for row in lab.rows("lab-ner", lab.SOURCE, "test"):
+        for token, tag in zip(row["tokens"], row["ner_tags"], strict=True):
+            if tag != "O":
+                total += 1
+                missed += not tags[token] or tags[token].most_common(1)[0][0] != tag
+    assert total > 400 and missed / total > 0.4
 
 
 def test_some_words_have_several_tags() -> None:
