@@ -48,11 +48,14 @@ def listing(what: str, store: str | None = None) -> Listing:
 
 
 def show(name: str, store: str | None = None) -> str:
-    """A shipped recipe or regime as its file, or a stage's record as JSON."""
+    """A shipped recipe or regime as its file, a method in words, or a stage's record as JSON."""
     from importlib import resources
 
+    from adapterxlt.core.methods import METHODS
     from adapterxlt.core.regimes import builtin_regimes
 
+    if name in METHODS:
+        return _method(name)
     if name in builtin_regimes():
         file = resources.files("adapterxlt") / "regimes" / f"{name}.yaml"
         return file.read_text(encoding="utf-8")
@@ -62,7 +65,7 @@ def show(name: str, store: str | None = None) -> str:
     found = _record(name, store) if len(name) >= 6 else None
     if found is not None:
         return found
-    known = [*builtin_regimes(), *shipped]
+    known = [*builtin_regimes(), *shipped, *METHODS]
     raise UsageError(f"nothing is called {name!r}", hint=did_you_mean(name, known))
 
 
@@ -137,18 +140,47 @@ def _languages() -> Listing:
 
 
 def _methods() -> Listing:
-    from adapterxlt.core.specs import METHODS
+    from adapterxlt.core.methods import METHODS
 
     return [
         {
             "method": m.name,
-            "reduction factor": m.reduction_factor,
-            "non-linearity": m.non_linearity,
-            "invertible": m.invertible,
+            "library": m.library,
+            "role": " ".join(m.roles),
+            "parameters": " ".join(f"{n}={_value(p.default)}" for n, p in m.parameters.items()),
             "what": m.summary,
         }
         for m in METHODS.values()
     ]
+
+
+def _value(value: Any) -> str:
+    """A value as a recipe writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _method(name: str) -> str:
+    """A method's row in words."""
+    from adapterxlt.core.methods import METHODS, clash
+
+    row = METHODS[name]
+    apart = [other for other in METHODS if clash(other, name) or clash(name, other)]
+    facts = {
+        "library": row.library,
+        "role": " or ".join(f"{role} adapter" for role in row.roles),
+        "invertible": "yes" if row.invertible else "no",
+        "fusion": "yes" if row.fusible else "no",
+        "leave_out": "yes" if row.leaves_out else "no",
+        "not with": ", ".join(apart) or "-",
+    }
+    lines = [f"{row.name}: {row.summary}", ""]
+    lines += [f"{what:11} {text}" for what, text in facts.items()]
+    for parameter, about in row.parameters.items():
+        more = f" ({about.range})" if about.range else ""
+        lines += ["", f"{parameter}: {_value(about.default)}", f"    {about.doc}{more}"]
+    return "\n".join(lines) + "\n"
 
 
 def _regimes() -> Listing:

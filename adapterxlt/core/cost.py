@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from adapterxlt.core.adapters import adapter_parameters
 from adapterxlt.core.plan import DataInfo, Plan, Stage
-from adapterxlt.core.specs import Shape, adapter_parameters
+from adapterxlt.core.specs import Shape
 
 #: Share of the matrix-product rate that training reaches; measured on two CPU cores.
 EFFICIENCY = {"pretrain": 0.35, "mlm": 0.45, "task": 0.45, "evaluate": 0.45}
@@ -50,16 +51,25 @@ def work_of(stage: Stage, shape: Shape, data: Mapping[str, DataInfo]) -> Work:
         test = data[params["data"]["data"]]
         tokens = test.tokens_per_row * (params["data"].get("limit") or test.rows)
         return Work("evaluate", 0, 0, tokens, 2 * tokens * block)
-    adapter = adapter_parameters(params["adapter"], shape)
+    if stage.kind == "merge":
+        return Work("evaluate", 0, 0, 0.0, 0.0)
+    spec = params["adapter"]
+    # A fusion has a query, a key and a value matrix a layer.
+    fusion = shape.layers * (3 * shape.hidden**2 + 2 * shape.hidden)
+    adapter = adapter_parameters(spec, shape) if spec else fusion
     steps, batch = params["budget"]["steps"], params["budget"]["batch"]
     tokens = 0.0
     for stream in params["streams"]:
-        rows = min(batch, stream.get("shots") or batch)
+        per_step = stream.get("batch") or batch
+        rows = min(per_step, stream.get("shots") or per_step)
         tokens += steps * rows * min(data[stream["data"]].tokens_per_row, params["max_length"])
     mlm = params["objective"] == "mlm"
     head = shape.hidden * shape.vocabulary * params["mask"] if mlm else 0
-    trainable = adapter + (0 if mlm else (shape.hidden + 1) * len(params["head"]["labels"]))
-    flops = tokens * (4 * (block + head) + 6 * adapter)
+    labels = sum(len(head["labels"]) for head in params.get("heads", {}).values())
+    trainable = adapter + (shape.hidden + 1) * labels
+    # With the backbone itself trained, its gradients cost as much as those of activations.
+    own = 0 if spec and spec["method"] == "full" else 6 * adapter
+    flops = tokens * ((4 if own else 6) * (block + head) + own)
     return Work("mlm" if mlm else "task", trainable, steps, tokens, flops)
 
 
