@@ -42,7 +42,7 @@ def ours(folder: Path) -> tuple[float, float]:
     rows = lab.rows("lab-pos", "lab-root", "train")
     data = encode(backbone.tokenizer, TASK.kind, TASK.inputs, TASK.label, TASK.labels, rows, 128)
     stream = Stream(
-        "x", data, Order(data.lengths(), BATCH, 1, "x"), ("a",),
+        "x", data, Order(data.lengths(), BATCH, 1, "x"), (("a",),),
         lambda states: backbone.head_logits("h", states),
     )  # fmt: skip
     outcome = train(backbone, backbone.trainable(["a", "h"]), [stream], BUDGET, seed=1)

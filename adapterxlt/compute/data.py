@@ -205,7 +205,7 @@ class Masking:
 
 
 class Order:
-    """Which rows stand in the batch of a step; a function of (seed, stream, step) alone.
+    """Which rows stand in a stream's batch of a number; a function of (seed, stream, number) alone.
 
     An epoch is one pass in ``ceil(n / batch)`` steps, the last batch possibly smaller; past its
     end the next epoch begins (shorter streams are cycled). Within eight batches rows of similar
@@ -220,9 +220,9 @@ class Order:
         self._epoch = -1
         self._batches: list[list[int]] = []
 
-    def rows(self, step: int) -> list[int]:
-        """Indices of the rows of a step, counted from 0."""
-        epoch, place = divmod(step, self.per_epoch)
+    def rows(self, number: int) -> list[int]:
+        """Indices of the rows of a batch; batches are counted from 0."""
+        epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             self._batches, self._epoch = self._epoch_batches(epoch), epoch
         return self._batches[place]
@@ -239,6 +239,49 @@ class Order:
         return batches
 
 
-def mask_seed(seed: int, stream: str, step: int) -> int:
-    """Seed of the masks of one step."""
-    return derive(seed, "mask", stream, step)
+class Mixture:
+    """Which streams give the batches of a step; a function of its arguments alone.
+
+    Args:
+        rows: number of rows of each stream.
+        steps: steps of the whole run.
+        sampling: ``None`` is balanced, a batch of every stream. Otherwise there are as many
+            batches, the stream of each drawn with probability proportional to
+            ``rows ** (1 / t)``: t is 1 for ``{"kind": "proportional"}``, and given in
+            ``{"kind": "temperature", "t": 5.0}`` (Arivazhagan et al. 2019, section 4.2).
+        seed: of the draw.
+    """
+
+    def __init__(
+        self, rows: Sequence[int], steps: int, sampling: Mapping[str, Any] | None, seed: int
+    ) -> None:
+        self.streams = len(rows)
+        self._slots: torch.Tensor | None = None
+        if sampling is None:
+            return
+        t: Any = {"proportional": 1.0, "temperature": sampling.get("t")}[sampling["kind"]]
+        # Relative to the largest, or a power might be more than a number holds.
+        sizes = torch.tensor(rows, dtype=torch.float64) / max(rows)
+        bounds = (sizes ** (1 / t)).cumsum(0)
+        generator = torch.Generator().manual_seed(derive(seed, "mixture"))
+        chance = torch.rand(steps * len(rows), dtype=torch.float64, generator=generator)
+        drawn = torch.searchsorted(bounds, chance * bounds[-1], right=True)
+        numbers = torch.empty_like(drawn)
+        for stream in range(len(rows)):
+            mine = drawn == stream
+            numbers[mine] = torch.arange(int(mine.sum()))
+        self._slots = torch.stack([drawn, numbers], 1).view(steps, len(rows), 2)
+
+    def slots(self, step: int) -> list[tuple[int, int]]:
+        """The batches of a step: the stream of each, and which batch of that stream it is.
+
+        A stream's batches are counted over the whole run, so that it gives its rows in epochs.
+        """
+        if self._slots is None:
+            return [(stream, step) for stream in range(self.streams)]
+        return [(stream, number) for stream, number in self._slots[step].tolist()]
+
+
+def mask_seed(seed: int, stream: str, number: int) -> int:
+    """Seed of the masks of one batch, by its number in its stream."""
+    return derive(seed, "mask", stream, number)

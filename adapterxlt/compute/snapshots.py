@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 import safetensors.torch
 import torch
 
+# Raised when what a snapshot holds changes; one of another form is as good as none.
+_FORM = 2
+
 
 @dataclass
 class Snapshots:
@@ -25,12 +28,19 @@ class Snapshots:
 
 @dataclass
 class Outcome:
-    """What a run tells besides its weights: the loss curve and the work done."""
+    """What a run tells besides its last weights: the loss curve, the work done, earlier weights.
+
+    ``tokens`` and ``examples`` count the sub-words and rows of all batches, a row each time that it
+    is read. ``kept`` holds copies of the trained parameters, on the CPU, at the steps that the
+    budget's ``snapshots`` names, without the last one.
+    """
 
     losses: list[tuple[int, float]] = field(default_factory=list)
     tokens: int = 0
+    examples: int = 0
     seconds: float = 0.0
     resumed_at: int = 0
+    kept: list[dict[str, torch.Tensor]] = field(default_factory=list)
 
     @property
     def final_loss(self) -> float:
@@ -47,10 +57,13 @@ def snapshot(
 ) -> bytes:
     """Everything a run needs to go on, as safetensors bytes."""
     facts = {
+        "form": _FORM,
         "step": step,
         "losses": outcome.losses,
         "tokens": outcome.tokens,
+        "examples": outcome.examples,
         "seconds": outcome.seconds,
+        "kept": len(outcome.kept),
     }
     text = json.dumps(facts).encode()
     tensors = {"facts": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
@@ -58,6 +71,8 @@ def snapshot(
         tensors[f"value/{name}"] = parameter.detach()
         for slot, value in optimizer.state[parameter].items():
             tensors[f"{slot}/{name}"] = value
+        for i, weights in enumerate(outcome.kept):
+            tensors[f"kept/{i}/{name}"] = weights[name]
     return bytes(safetensors.torch.save(tensors))
 
 
@@ -67,19 +82,28 @@ def restore(
     optimizer: torch.optim.AdamW,
     outcome: Outcome,
 ) -> int:
-    """Load a snapshot; the step to go on with, 0 without one."""
+    """Load a snapshot; the step to go on with, 0 without one or with one of another form."""
     if data is None:
         return 0
     tensors = safetensors.torch.load(data)
     facts = json.loads(tensors.pop("facts").numpy().tobytes())
+    if facts.get("form") != _FORM:
+        return 0
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"value/{name}"])
+            # What no batch has worn yet has no state, and AdamW leaves it alone.
+            if f"step/{name}" not in tensors:
+                continue
             # The count of steps stays where AdamW keeps it, the moments go with the parameter.
             optimizer.state[parameter] = {"step": tensors[f"step/{name}"].clone()} | {
                 slot: tensors[f"{slot}/{name}"].to(parameter.device, copy=True)
                 for slot in ("exp_avg", "exp_avg_sq")
             }
     outcome.losses = [tuple(pair) for pair in facts["losses"]]
-    outcome.tokens, outcome.seconds = facts["tokens"], facts["seconds"]
+    outcome.tokens, outcome.examples = facts["tokens"], facts["examples"]
+    outcome.seconds = facts["seconds"]
+    outcome.kept = [
+        {name: tensors[f"kept/{i}/{name}"] for name in parameters} for i in range(facts["kept"])
+    ]
     return int(facts["step"])

@@ -1,7 +1,8 @@
-"""The training loop: several streams a step, their mean loss, AdamW, snapshots, exact resume.
+"""The training loop: several streams a step, an objective, AdamW, snapshots, exact resume.
 
-A function of its inputs and the seed alone: order, masks and dropout are derived from (seed, step),
-so a run that goes on from a snapshot is the run that was never stopped.
+A function of its inputs and the seed alone: order, masks, dropout and every draw of an objective
+are derived from (seed, step), so a run that goes on from a snapshot is the run that was never
+stopped.
 """
 
 from __future__ import annotations
@@ -15,8 +16,15 @@ from typing import Any
 
 import torch
 
-from adapterxlt.compute.backbone import Backbone
-from adapterxlt.compute.data import Batch, Encoded, Masking, Order, Window, collate, mask_seed
+from adapterxlt.compute.backbone import Backbone, Wearing
+from adapterxlt.compute.data import Encoded, Masking, Mixture, Order, Window, collate, mask_seed
+from adapterxlt.compute.objectives import (
+    deconflict,
+    draw_partners,
+    mixup_loss,
+    mixup_pairs,
+    shares,
+)
 from adapterxlt.compute.snapshots import Outcome, Snapshots, restore, snapshot
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError
@@ -24,24 +32,46 @@ from adapterxlt.core.errors import StageError
 Progress = Callable[[int, int, float], None]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stream:
-    """One language's batches in a phase: its rows, their order, and what its batches wear."""
+    """One language's batches in a phase: its rows, their order, and what its batches wear.
+
+    Batch number k wears ``stacks[k % len(stacks)]``; ``weight`` is that of its loss.
+    """
 
     name: str
     data: Encoded
     order: Order
-    stack: tuple[str, ...]
+    stacks: tuple[Wearing, ...]
     logits: Callable[[torch.Tensor], torch.Tensor]
     masking: Masking | None = None
+    weight: float = 1.0
 
-    def windows(self, step: int, seed: int) -> list[Window]:
-        """The windows of a step, masked when the stream is text."""
-        rows = [self.data.rows[i] for i in self.order.rows(step)]
+    def turn(self, number: int, seed: int) -> Turn:
+        """The batch of a number, counted from 0, masked when the stream is text."""
+        rows = [self.data.rows[i] for i in self.order.rows(number)]
         windows = [window for row in rows for window in row]
         if self.masking is not None:
-            return self.masking.apply(windows, mask_seed(seed, self.name, step))
-        return windows
+            windows = self.masking.apply(windows, mask_seed(seed, self.name, number))
+        return Turn(self, windows, self.stacks[number % len(self.stacks)], len(rows))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One batch of a step: whose it is, its windows, what it wears, and how many rows it has."""
+
+    stream: Stream
+    windows: list[Window]
+    stack: Wearing
+    rows: int
+
+    @property
+    def scored(self) -> int:
+        return sum(len(window.labels) for window in self.windows)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(window.ids) for window in self.windows)
 
 
 def learning_rate(budget: Mapping[str, Any], step: int) -> float:
@@ -62,6 +92,10 @@ def train(
     budget: Mapping[str, Any],
     *,
     seed: int,
+    objective: str = "macro",
+    sampling: Mapping[str, Any] | None = None,
+    drop: int | str | None = None,
+    regularizer: Callable[[], torch.Tensor] | None = None,
     precision: str = "fp32",
     micro_batch: int | None = None,
     snapshots: Snapshots | None = None,
@@ -69,20 +103,37 @@ def train(
 ) -> Outcome:
     """Train ``parameters`` in place.
 
-    Each step takes one batch of every stream; the loss is the plain mean of the streams' mean
-    losses ("macro", Schmidt et al. 2022). ``micro_batch`` splits a batch to save memory and does
-    not change the gradient.
+    Args:
+        budget: ``steps``, ``lr``, ``warmup``, ``schedule``, ``weight_decay``, ``clip``; with
+            ``snapshots: N`` the steps fall into N parts, and the outcome keeps the parameters as
+            they are at the end of each part but the last.
+        objective: ``macro``, the weighted mean of the mean losses of a step's batches; ``micro``,
+            the cross-entropy over the union of their scored items; ``mixup``, the loss of mixtures
+            of the first stream with each other (all three in Schmidt et al. 2022); ``surgery``,
+            macro whose gradients are freed of conflicts (Xu and Murray 2022).
+        sampling: which streams give the batches of a step, see `Mixture`.
+        drop: AdapterDrop (Rücklé et al. 2021): the first n layers wear no adapters; ``random``
+            draws n for every step, from 0 to one less than there are layers.
+        regularizer: a loss that is added once a step; macro and micro only.
+        micro_batch: splits batches to save memory and does not change the gradient.
 
     Raises:
-        StageError: the loss is not finite.
+        StageError: the loss is not finite, or the objective does not go with the streams.
+        KeyError: an unknown objective or kind of sampling.
     """
     snapshots = snapshots or Snapshots()
+    descend = _OBJECTIVES[objective]
+    if descend in (_mixup, _surgery) and (len(streams) < 2 or sampling or regularizer):
+        raise StageError(f"{objective} wants two or more streams, balanced, and no regularizer")
     optimizer = _optimizer(parameters, budget)
     outcome = Outcome()
     first = restore(snapshots.load(), parameters, optimizer, outcome)
     outcome.resumed_at = first
     steps = budget["steps"]
     stride = max(1, steps // 100)
+    parts = budget.get("snapshots") or 1
+    keep_at = [math.ceil(steps * i / parts) for i in range(1, parts)]
+    mixture = Mixture([len(stream.data.rows) for stream in streams], steps, sampling, seed)
     started = saved = time.monotonic()
     before = outcome.seconds
     backbone.model.train()
@@ -91,14 +142,15 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(budget, step)
         optimizer.zero_grad(set_to_none=True)
-        loss = 0.0
-        for stream in streams:
-            windows = stream.windows(step, seed)
-            part, tokens = _backward(
-                backbone, stream, windows, len(streams), precision, micro_batch
-            )
-            loss += part / len(streams)
-            outcome.tokens += tokens
+        turns = [streams[i].turn(number, seed) for i, number in mixture.slots(step)]
+        skip = _skipped(drop, backbone, seed, step)
+        loss = descend(
+            _Step(step, seed, turns, objective, parameters, backbone, skip, precision, micro_batch)
+        )
+        if regularizer is not None:
+            extra = regularizer()
+            extra.backward()
+            loss += float(extra.detach())
         if not math.isfinite(loss):
             raise StageError(
                 f"the loss is {loss} at step {step + 1} of {steps}", hint="lower the learning rate"
@@ -106,51 +158,141 @@ def train(
         if budget.get("clip"):
             torch.nn.utils.clip_grad_norm_(list(parameters.values()), budget["clip"])
         optimizer.step()
+        outcome.tokens += sum(turn.tokens for turn in turns)
+        outcome.examples += sum(turn.rows for turn in turns)
         if step % stride == 0 or step == steps - 1:
             outcome.losses.append((step + 1, round(loss, 6)))
+        # A mark may come twice: more parts were asked for than there are steps.
+        for _ in range(keep_at.count(step + 1)):
+            outcome.kept.append({n: p.detach().to("cpu", copy=True) for n, p in parameters.items()})
         if progress is not None:
             progress(step + 1, steps, loss)
-        now = time.monotonic()
-        outcome.seconds = before + now - started
-        if now - saved >= snapshots.every and step + 1 < steps:
+        clock = time.monotonic()
+        outcome.seconds = before + clock - started
+        if clock - saved >= snapshots.every and step + 1 < steps:
             snapshots.save(snapshot(step + 1, parameters, optimizer, outcome))
-            saved = now
+            saved = clock
     backbone.model.eval()
     return outcome
 
 
-def _backward(
-    backbone: Backbone,
-    stream: Stream,
-    windows: list[Window],
-    streams: int,
-    precision: str,
-    micro_batch: int | None,
-) -> tuple[float, int]:
-    """Mean loss of one stream's batch, its gradient accumulated; and its sub-words."""
-    scored = sum(len(window.labels) for window in windows)
-    if scored == 0:
-        return 0.0, 0
-    backbone.activate(stream.stack)
-    size = micro_batch or len(windows)
-    pad = backbone.tokenizer.pad_token_id
-    total, tokens = 0.0, 0
-    for start in range(0, len(windows), size):
-        batch = collate(windows[start : start + size], pad).to(backbone.device)
-        tokens += batch.tokens
-        if len(batch.labels) == 0:
-            continue
-        with amp(precision, backbone.device):
-            loss = _summed_loss(backbone, stream, batch) / scored
-        (loss / streams).backward()
-        total += float(loss.detach())
-    return total, tokens
+@dataclass(frozen=True)
+class _Step:
+    """The batches of one step, counted from 0, and how they go through the backbone."""
+
+    number: int
+    seed: int
+    turns: list[Turn]
+    objective: str
+    parameters: Mapping[str, torch.nn.Parameter]
+    backbone: Backbone
+    skip: range
+    precision: str
+    micro_batch: int | None
+
+    def shares(self) -> list[float]:
+        """Factor of each turn's mean loss in the loss of the step."""
+        weights = [turn.stream.weight for turn in self.turns]
+        return shares(self.objective, weights, [turn.scored for turn in self.turns])
+
+    def wear(self, turn: Turn) -> None:
+        """Activate the adapters of a turn, without those of skipped layers."""
+        self.backbone.activate(turn.stack, self.skip)
+
+    def states(self, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states (scored, hidden) under the active adapters, and labels (scored,)."""
+        batch = collate(windows, self.backbone.tokenizer.pad_token_id).to(self.backbone.device)
+        return self.backbone.hidden(batch.ids, batch.mask)[batch.index], batch.labels
+
+    def backward(self, turn: Turn, share: float) -> float:
+        """Mean loss of a turn; ``share`` times its gradient is accumulated."""
+        scored, windows = turn.scored, turn.windows
+        if scored == 0:
+            return 0.0
+        self.wear(turn)
+        size = self.micro_batch or len(windows)
+        total = 0.0
+        for start in range(0, len(windows), size):
+            piece = windows[start : start + size]
+            if not any(window.labels for window in piece):
+                continue
+            with amp(self.precision, self.backbone.device):
+                states, labels = self.states(piece)
+                logits = turn.stream.logits(states).float()
+                loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / scored
+            (loss * share).backward()
+            total += float(loss.detach())
+        return total
 
 
-def _summed_loss(backbone: Backbone, stream: Stream, batch: Batch) -> torch.Tensor:
-    states = backbone.hidden(batch.ids, batch.mask)[batch.index]
-    logits = stream.logits(states).float()
-    return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+def _summed(step: _Step) -> float:
+    """Macro and micro: the loss of the step, with its gradient left in the parameters."""
+    pairs = zip(step.turns, step.shares(), strict=True)
+    return sum(share * step.backward(turn, share) for turn, share in pairs)
+
+
+def _mixup(step: _Step) -> float:
+    """The weighted mean of the mixup losses of the first turn with each other.
+
+    A pair may take any two items of two batches, so micro-batches cannot split them.
+    """
+    backbone, (source, *others) = step.backbone, step.turns
+    weights = step.shares()[1:]
+    loss = torch.zeros((), device=backbone.device)
+    with amp(step.precision, backbone.device):
+        step.wear(source)
+        states, labels = step.states(source.windows)
+        for i, (other, weight) in enumerate(zip(others, weights, strict=True)):
+            if source.scored == 0 or other.scored == 0:
+                continue
+            draw = derive(step.seed, "mixup", step.number, i)
+            drawn = mixup_pairs(source.scored, other.scored, draw)
+            pairs, lam = (tensor.to(backbone.device) for tensor in drawn)
+            step.wear(other)
+            theirs = step.states(other.windows)
+            part = mixup_loss(source.stream.logits, states, labels, *theirs, pairs, lam)
+            loss = loss + part * (weight / sum(weights))
+    if loss.requires_grad:
+        loss.backward()
+    return float(loss.detach())
+
+
+def _surgery(step: _Step) -> float:
+    """Macro's loss; the gradients of the turns are freed of conflicts before they are summed.
+
+    Each gradient has its share of the mean in it already: a projection onto another gradient does
+    not depend on the length of that one, and is linear in its own.
+    """
+    parameters = list(step.parameters.values())
+    loss, gradients, touched = 0.0, [], [False] * len(parameters)
+    for turn, share in zip(step.turns, step.shares(), strict=True):
+        loss += share * step.backward(turn, share)
+        touched = [was or p.grad is not None for was, p in zip(touched, parameters, strict=True)]
+        gradients.append(_take_gradient(parameters))
+    merged = sum(deconflict(gradients, draw_partners(len(gradients), step.seed, step.number)))
+    parts = merged.split([p.numel() for p in parameters])
+    for parameter, part, was in zip(parameters, parts, touched, strict=True):
+        # What no turn has worn stays without a gradient, so that AdamW leaves it alone.
+        parameter.grad = part.view_as(parameter) if was else None
+    return loss
+
+
+_OBJECTIVES = {"macro": _summed, "micro": _summed, "mixup": _mixup, "surgery": _surgery}
+
+
+def _take_gradient(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """The gradient as one vector (parameters,), taken off the parameters."""
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return torch.cat([part.flatten() for part in parts])
+
+
+def _skipped(drop: int | str | None, backbone: Backbone, seed: int, step: int) -> range:
+    """The layers whose adapters a step goes without."""
+    if drop == "random":
+        return range(derive(seed, "drop", step) % backbone.layers)
+    return range(int(drop or 0))
 
 
 def amp(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
