@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from adapterxlt import lab
 from adapterxlt.core import languages, yamlio
+from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.errors import Fault, did_you_mean
-from adapterxlt.core.regimes import LANGUAGE_WORDS, Regime, builtin_regimes
-from adapterxlt.core.specs import METHODS
+from adapterxlt.core.methods import METHODS, clash
+from adapterxlt.core.regimes import LANGUAGE_WORDS, TASK_WORDS, Phase, Regime, builtin_regimes
 from adapterxlt.core.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -118,53 +119,161 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
     for i, task in enumerate(recipe.tasks):
         if task not in TASKS:
             yield fault(f"unknown task {task!r}", did_you_mean(task, TASKS), "tasks", i)
-    methods = [("task_adapter", recipe.task_adapter)]
+    for task, members in recipe.intermediate.items():
+        if task not in TASKS:
+            hint = did_you_mean(task, TASKS)
+            yield fault(f"unknown task {task!r}", hint, "intermediate", task)
+        for i, code in enumerate(members):
+            hint = _language_fault(code)
+            if hint is not None:
+                yield fault(f"unknown language {code!r}", hint, "intermediate", task, i)
+    specs: list[tuple[tuple[str | int, ...], AdapterSpec]] = [
+        (("task_adapter",), recipe.task_adapter)
+    ]
     if recipe.language_adapters is not None:
-        methods.append(("language_adapters", recipe.language_adapters.adapter))
-    for place, spec in methods:
-        if spec.method not in METHODS:
-            hint = did_you_mean(spec.method, METHODS)
-            yield fault(f"unknown method {spec.method!r}", hint, place, "method")
-    if recipe.task_adapter.method in METHODS and recipe.task_adapter.row.invertible:
-        yield fault(
-            f"{recipe.task_adapter.method!r} has an invertible block, which only a language "
-            "adapter can use",
-            "write seq_bn",
-            "task_adapter",
-            "method",
-        )
+        specs.append((("language_adapters", "adapter"), recipe.language_adapters.adapter))
+        for code, parts in recipe.language_adapters.combine.items():
+            for name in (code, *parts):
+                hint = _language_fault(name)
+                if hint is not None:
+                    place = ("language_adapters", "combine", code)
+                    yield fault(f"unknown language {name!r}", hint, *place)
+    yield from _spec_faults(specs, fault)
     yield from _regime_faults(recipe, fault)
+
+
+def _spec_faults(specs: Iterable[tuple[Any, AdapterSpec]], fault: Any) -> Iterable[Fault]:
+    for place, spec in specs:
+        for field, what, hint in spec.faults():
+            yield fault(what, hint, *place, field)
 
 
 def _regime_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
     classes = {recipe.class_of(t) for t in recipe.targets if _language_fault(t) is None}
     # A budget for a built-in phase that no regime here uses is harmless: overrides drop regimes.
-    phases = {phase.name for r in builtin_regimes().values() for phase in r.phases}
+    regimes = dict(builtin_regimes())
     for i, entry in enumerate(recipe.regimes):
         if isinstance(entry, str) and entry not in builtin_regimes():
             hint = did_you_mean(entry, builtin_regimes())
             yield fault(f"unknown regime {entry!r}", hint, "regimes", i)
             continue
         regime = entry if isinstance(entry, Regime) else builtin_regimes()[entry]
-        phases |= {phase.name for phase in regime.phases}
+        regimes[regime.name] = regime
         if regime.uses_shots and not recipe.shots:
             yield fault(
                 f"regime {regime.name!r} needs shots", "add e.g. shots: [10, 100]", "regimes", i
             )
+        specs = [
+            ("task_adapter", regime.task_adapter),
+            ("language_adapter", regime.language_adapter),
+        ]
+        given: list[tuple[tuple[str | int, ...], AdapterSpec]] = [
+            (("regimes", i, name), spec) for name, spec in specs if spec is not None
+        ]
         for j, phase in enumerate(regime.phases):
-            for word in phase.languages:
-                known = word in LANGUAGE_WORDS or word in classes or _language_fault(word) is None
-                if not known:
-                    yield fault(
-                        f"phase {phase.name!r}: {word!r} is no language, class or group",
-                        did_you_mean(word, [*LANGUAGE_WORDS, *classes]),
-                        "regimes",
-                        i,
-                        "phases",
-                        j,
-                        "languages",
-                    )
+            at: tuple[str | int, ...] = ("regimes", i, "phases", j)
+            if phase.task_adapter is not None:
+                given.append(((*at, "task_adapter"), phase.task_adapter))
+            yield from _phase_faults(recipe, regime, j, classes, fault, at)
+        spec_faults = list(_spec_faults(given, fault))
+        yield from spec_faults or _method_faults(recipe, regime, i, fault)
+    phases = {phase.name for r in regimes.values() for phase in r.phases}
+    phases |= {f"{r.name}/{phase.name}" for r in regimes.values() for phase in r.phases}
     for name in recipe.budgets:
         if name not in phases:
             hint = did_you_mean(name, phases)
             yield fault(f"no regime has a phase {name!r}", hint, "budgets", name)
+
+
+def _method_faults(recipe: Recipe, regime: Regime, at: int, fault: Any) -> Iterable[Fault]:
+    """Adapters that cannot do what a regime asks of them: their part, their place in a stack."""
+    language = recipe.language_adapter(regime)
+    if any(spec.faults() for spec in (recipe.task_adapter, language) if spec is not None):
+        return
+    own = regime.task_adapter is not None or any(p.task_adapter for p in regime.phases)
+    place: tuple[str | int, ...] = ("regimes", at) if own else ("task_adapter", "method")
+    if language is not None and "language" not in language.row.roles:
+        what = f"{language.method!r} cannot be a language adapter"
+        yield fault(what, "write seq_bn_inv", "language_adapters", "adapter", "method")
+        return
+    for i, phase in enumerate(regime.phases):
+        method = recipe.phase_adapter(regime, i).method
+        if "task" not in METHODS[method].roles:
+            yield fault(f"{method!r} is for language adapters only", "write seq_bn", *place)
+            return
+        below = [recipe.phase_adapter(regime, j).method for j in regime.builds_on(i)]
+        if phase.adapter == "fuse":
+            for name in below:
+                if not METHODS[name].fusible:
+                    hint = "write seq_bn, or take the regime out"
+                    yield fault(f"{name!r} cannot be fused, as {regime.name!r} asks", hint, *place)
+        lower = below if phase.adapter == "stack" else []
+        if language is not None and phase.wear != "none":
+            lower = [language.method, *lower]
+        for name in lower:
+            reason = clash(name, method)
+            if reason:
+                what = f"{method!r} cannot be stacked on {name!r}: {reason}"
+                hint = "write wear: none, language_adapters: null, or another method"
+                yield fault(what, hint, *place)
+
+
+def _phase_faults(
+    recipe: Recipe, regime: Regime, j: int, classes: set[str], fault: Any, at: tuple[str | int, ...]
+) -> Iterable[Fault]:
+    phase = regime.phases[j]
+    say = f"phase {phase.name!r}"
+    for task, words, _ in phase.parts:
+        if task not in TASK_WORDS and task not in TASKS:
+            hint = did_you_mean(task, [*TASK_WORDS, *TASKS])
+            yield fault(f"{say}: unknown task {task!r}", hint, *at, "tasks")
+        if task == "intermediate":
+            for own in recipe.tasks:
+                if not recipe.tasks_of(task, own):
+                    what = f"regime {regime.name!r} needs an intermediate task besides {own!r}"
+                    hint = f"add e.g. intermediate: {{nli: [{recipe.source}]}}"
+                    yield fault(what, hint, *at[:2])
+        yield from _word_faults(words, say, classes, fault, (*at, "languages"))
+        if "intermediate" in words and task != "intermediate":
+            hint = "write source, targets or codes"
+            yield fault(f"{say}: languages 'intermediate' of {task!r}", hint, *at, "languages")
+    if isinstance(phase.wear, tuple):
+        if "intermediate" in phase.wear:
+            hint = "write source, targets or codes"
+            yield fault(f"{say}: languages 'intermediate' to wear", hint, *at, "wear")
+        yield from _word_faults(phase.wear, say, classes, fault, (*at, "wear"))
+    batch = recipe.phase_budget(regime, phase).batch
+    if isinstance(batch, dict) and set(batch) != set(phase.tasks):
+        what = f"regime {regime.name!r}: batches of phase {phase.name!r} by task"
+        names = ", ".join(f"{task}: 8" for task in phase.tasks)
+        yield fault(what, f"write batch: {{{names}}}", *at)
+    wants = [phase.start] if j else []
+    before = regime.phases[j - 1]
+    yield from _snapshot_faults(recipe, regime, before, wants, fault, at)
+    if j == len(regime.phases) - 1 and not isinstance(regime.finish, dict):
+        yield from _snapshot_faults(recipe, regime, phase, [regime.finish], fault, at[:2])
+
+
+def _snapshot_faults(
+    recipe: Recipe, regime: Regime, phase: Phase, wants: list[Any], fault: Any, at: Any
+) -> Iterable[Fault]:
+    kept = recipe.phase_budget(regime, phase).snapshots or 1
+    for want in wants:
+        needs = want if isinstance(want, int) else 1 if want == "last" else 2
+        if needs > kept:
+            what = f"regime {regime.name!r} wants the snapshot {want} of phase {phase.name!r}"
+            hint = f"add budgets: {{{phase.name}: {{snapshots: 10}}}}"
+            yield fault(f"{what}, which keeps {kept}", hint, *at)
+        if want in ("oracle", "source-dev") and "task" not in phase.tasks:
+            what = f"regime {regime.name!r}: {want} needs phase {phase.name!r} to train the task"
+            yield fault(what, "write start: last", *at)
+
+
+def _word_faults(
+    words: Iterable[str], say: str, classes: set[str], fault: Any, at: tuple[str | int, ...]
+) -> Iterable[Fault]:
+    for word in words:
+        known = word in LANGUAGE_WORDS or word in classes or _language_fault(word) is None
+        if not known:
+            hint = did_you_mean(word, [*LANGUAGE_WORDS, *classes])
+            yield fault(f"{say}: {word!r} is no language, class or group", hint, *at)

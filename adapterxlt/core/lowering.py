@@ -6,15 +6,16 @@ says how many there are and what their digest is.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from adapterxlt.core.adapters import AdapterSpec
+from adapterxlt.core.demands import cells_of
 from adapterxlt.core.plan import Cell, DataInfo, Plan, Stage
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.regimes import Phase, Regime
-from adapterxlt.core.specs import Budget, Shape
+from adapterxlt.core.specs import Budget, Shape, resolve_budget
 from adapterxlt.core.tasks import TASKS
 
 
@@ -44,13 +45,16 @@ def lower(recipe: Recipe, corpus: Corpus, backbone: BackboneInfo) -> Plan:
     return _Lowering(recipe, corpus, backbone).plan
 
 
-def cells_of(recipe: Recipe, regime: Regime) -> Iterator[tuple[str, int, int | None, int]]:
-    """(task, shots, draw, seed) of a regime; a regime without shots has one cell a seed."""
-    for task in recipe.tasks:
-        for shots in recipe.shots if regime.uses_shots else (0,):
-            for draw in recipe.draws if regime.draws_shots else (None,):
-                for seed in recipe.seeds:
-                    yield task, shots, draw, seed
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a chain of stages is trained for: a regime on a task with its shots and its seeds."""
+
+    regime: Regime
+    task: str
+    target: str
+    shots: int
+    draw: int | None
+    seed: int
 
 
 class _Lowering:
@@ -68,84 +72,144 @@ class _Lowering:
         if backbone.pretraining is not None:
             stage = Stage("pretrain", dict(backbone.pretraining))
             self.base["backbone"] = self.plan.add(stage, f"pretrain {backbone.name}")
-        self.language_keys: dict[str, str] = {}
-        self.budgets: dict[Phase, Budget] = {}
+        self.language_keys: dict[tuple[AdapterSpec, str], str] = {}
+        self.budgets: dict[tuple[str, str], Budget] = {}
+        # What does not differ between cells is lowered once: most of a large plan is such.
+        self.phases: dict[tuple[Any, ...], str] = {}
+        self.snapshots: dict[tuple[Any, ...], str] = {}
         for regime in recipe.regime_list:
             for task, shots, draw, seed in cells_of(recipe, regime):
-                self._regime(regime, task, shots, draw, seed)
+                self._regime(Run(regime, task, recipe.source, shots, draw, seed))
 
-    def _regime(self, regime: Regime, task: str, shots: int, draw: int | None, seed: int) -> None:
-        targets = self.recipe.targets
-        roles = [(target, "target") for target in targets]
+    def _regime(self, run: Run) -> None:
+        regime = run.regime
+        roles = [(target, "target") for target in self.recipe.targets]
         if not regime.per_target:
             roles = [(self.recipe.source, "source"), *roles]
         trained: str | None = None
         for language, role in roles:
             if trained is None or regime.per_target:
-                trained = self._train(regime, task, language, shots, draw, seed)
-            cell = Cell(task, regime.name, language, shots, draw, seed, role)
-            key = self._evaluate(regime.phases[-1], task, language, trained)
-            self.plan.cells[cell] = key
+                run = replace(run, target=language)
+                trained = self._train(run)
+            cell = Cell(run.task, regime.name, language, run.shots, run.draw, run.seed, role)
+            self.plan.cells[cell] = self._evaluate(run, regime.phases[-1], language, trained)
 
-    def _train(
-        self, regime: Regime, task: str, target: str, shots: int, draw: int | None, seed: int
-    ) -> str:
-        """The chain of train stages of one regime; the key of its last."""
-        previous: str | None = None
-        # Nothing goes on from what comes before the last new adapter, so it is not trained.
-        fresh = [i for i, phase in enumerate(regime.phases) if phase.adapter == "new"]
-        for phase in regime.phases[max(fresh, default=0) :]:
-            previous = self._phase(phase, task, target, shots, draw, seed, previous)
-        assert previous is not None
-        return previous
+    # --- the stages that train one cell ---------------------------------------------------------
 
-    def _phase(
-        self,
-        phase: Phase,
-        task: str,
-        target: str,
-        shots: int,
-        draw: int | None,
-        seed: int,
-        previous: str | None,
-    ) -> str:
-        recipe = self.recipe
-        words = [w if w != "target" else target for w in phase.languages]
-        spoken = dict.fromkeys(
-            code for w in words for code in ([w] if w == target else recipe.members(w))
-        )
-        streams, rows = [], {}
+    def _train(self, run: Run) -> str:
+        """The stages of a regime's phases; the key of what is evaluated."""
+        done: dict[int, str] = {}
+        shared = [run.regime.name, run.task, run.seed]
+        for i in run.regime.needed:
+            phase = run.regime.phases[i]
+            if phase.per_target:
+                shared.append(run.target)
+            if phase.foreign_shots - {"all"}:
+                shared.append(("shots", run.shots, run.draw))
+            at = (i, *shared)
+            if at not in self.phases:
+                self.phases[at] = self._phase(run, i, done)
+            done[i] = self.phases[at]
+        phases, finish = run.regime.phases, run.regime.finish
+        last = len(phases) - 1
+        if not isinstance(finish, dict):
+            return self._snapshot(run, phases[last], done[last], finish)
+        # The last phase first: its heads are the sum's.
+        order = sorted((i for i, p in enumerate(phases) if p.name in finish), reverse=True)
+        of = {n: done[i] for n, i in enumerate(order)}
+        weights = [finish[phases[i].name] for i in order]
+        return self._merge(of, [(n, None) for n in of], "sum", weights=weights)
+
+    def _phase(self, run: Run, i: int, done: Mapping[int, str]) -> str:
+        phase, before = run.regime.phases[i], run.regime.builds_on(i)
         inputs = dict(self.base)
-        for language in spoken:
-            stream, rows[language] = self._stream(phase, task, language, shots, draw)
-            wear = {"own": language, "source": recipe.source, "none": None}[phase.wear]
-            self._wear(wear, inputs)
-            stream["wear"] = wear if recipe.language_adapters is not None else None
-            streams.append(stream)
-        if previous is not None and phase.adapter == "continue":
-            inputs["previous"] = previous
-        labels = list(TASKS[task].labels)
+        if phase.adapter == "fuse":
+            inputs |= {f"fuse:{n}": done[j] for n, j in enumerate(before)}
+        elif before:
+            previous = run.regime.phases[before[0]]
+            role = "below" if phase.adapter == "stack" else "previous"
+            inputs[role] = self._snapshot(run, previous, done[before[0]], phase.start)
+        head = run.regime.head_from(i)
+        if head is not None:
+            inputs["heads"] = done[head]
+        streams = self._streams(run, phase, inputs)
+        inherits = any(role in inputs for role in ("previous", "below", "fuse:0", "heads"))
+        fused = phase.adapter == "fuse" or (before and self._fused(run.regime, before[0]))
         params = {
             **self.common,
             "objective": phase.objective,
+            "sampling": _sampling(phase),
             "streams": streams,
-            "adapter": recipe.task_adapter.resolved(),
-            "head": {"kind": TASKS[task].kind, "labels": labels},
-            "new_head": True if phase.head == "new" and "previous" in inputs else None,
-            "budget": self._budget(phase, rows),
-            "seed": seed,
+            "adapter": None if fused else self._resolved(self.recipe.phase_adapter(run.regime, i)),
+            "heads": {
+                task: {"kind": TASKS[task].kind, "labels": list(TASKS[task].labels)}
+                for task in sorted({stream["task"] for stream in streams})
+            },
+            "head": phase.heads if inherits and phase.heads != "keep" else None,
+            "drop": phase.drop,
+            "budget": self._budget(run.regime, phase, streams),
+            "seed": run.seed,
         }
-        who = target if "target" in phase.languages else "+".join(phase.languages)
-        sample = f", {shots} shots, draw {draw}" if phase.few_shot and draw is not None else ""
-        before = inputs.get("previous")
-        after = f" after {self.plan.labels[before].split()[0]}" if before else ""
-        label = f"{phase.name}{after} {task} {who}{sample}, seed {seed}"
-        return self.plan.add(Stage("train", params, inputs), label)
+        label = self._label(run, phase, inputs)
+        runs = [
+            self.plan.add(
+                Stage("train", {**params, "run": n or None}, inputs), label + f", run {n}" * (n > 0)
+            )
+            for n in range(phase.runs)
+        ]
+        if len(runs) == 1:
+            return runs[0]
+        return self._merge(dict(enumerate(runs)), [(n, None) for n in range(len(runs))], "average")
 
-    def _stream(
-        self, phase: Phase, task: str, language: str, shots: int, draw: int | None
-    ) -> tuple[dict[str, Any], int]:
-        """One language's data in a phase, and how many rows it has."""
+    def _label(self, run: Run, phase: Phase, inputs: Mapping[str, str]) -> str:
+        words = dict.fromkeys(w for _, words, _ in phase.parts for w in words)
+        tasks = dict.fromkeys(
+            t for word in phase.tasks for t in self.recipe.tasks_of(word, run.task)
+        )
+        who = "+".join(run.target if word == "target" else word for word in words)
+        sampled = phase.foreign_shots - {"all"}
+        count = run.shots if "grid" in sampled else "+".join(map(str, sorted(sampled, key=str)))
+        sample = f", {count} shots, draw {run.draw}" if sampled else ""
+        before = next((inputs[r] for r in ("previous", "below", "fuse:0") if r in inputs), None)
+        after = f" after {self.plan.labels[before].split()[0]}" if before else ""
+        how = "" if phase.objective == "macro" else f" ({phase.objective})"
+        return f"{phase.name}{how}{after} {'+'.join(tasks)} {who}{sample}, seed {run.seed}"
+
+    def _resolved(self, spec: AdapterSpec) -> dict[str, Any]:
+        return spec.resolved(self.backbone.shape.layers)
+
+    def _fused(self, regime: Regime, i: int) -> bool:
+        """Whether what a phase trains is a fusion, its own or one it goes on with."""
+        phase = regime.phases[i]
+        before = regime.builds_on(i)
+        goes_on = phase.adapter == "continue" and bool(before)
+        return phase.adapter == "fuse" or (goes_on and self._fused(regime, before[0]))
+
+    def _streams(self, run: Run, phase: Phase, inputs: dict[str, str]) -> list[dict[str, Any]]:
+        """The data of a phase: a stream for each task and language."""
+        streams: dict[tuple[str, str], dict[str, Any]] = {}
+        batch = self._phase_budget(run.regime, phase).batch
+        parts = [
+            (task, word, words, shots)
+            for word, words, shots in phase.parts
+            for task in self.recipe.tasks_of(word, run.task)
+        ]
+        # By name, so that cells of different tasks share what they train on the same tasks.
+        for task, word, words, shots in sorted(parts, key=lambda part: part[0]):
+            spoken = [c for w in words for c in self.recipe.members(w, task, run.target)]
+            spoken = [c for c in dict.fromkeys(spoken) if (task, c) not in streams]
+            # Tasks weigh the same, however many languages they are in.
+            weight = phase.weights.get(word, 1.0) / (len(spoken) if len(parts) > 1 else 1)
+            for language in spoken:
+                stream = self._stream(task, language, run.shots if shots == "grid" else shots, run)
+                stream["wear"] = self._wear(run, phase, language, inputs)
+                stream["weight"] = None if weight == 1.0 else weight
+                stream["batch"] = batch[word] if isinstance(batch, dict) else None
+                streams[task, language] = stream
+        return list(streams.values())
+
+    def _stream(self, task: str, language: str, shots: str | int, run: Run) -> dict[str, Any]:
+        """One language's data of a task."""
         source = language == self.recipe.source
         split = "train" if source else self.corpus.shots_split(task, language)
         info = self.corpus.info(task, language, split)
@@ -156,45 +220,137 @@ class _Lowering:
             "split": split,
             "data": info.digest,
         }
-        if source:
+        if source or shots == "all":
             limit = self.recipe.limits.train
-            if limit is not None and limit < info.rows:
-                stream["limit"] = limit
-            return stream, min(info.rows, limit or info.rows)
-        if phase.shots == "all":
-            return stream, info.rows
-        count = shots if phase.shots == "grid" else phase.shots
-        assert isinstance(count, int)
-        stream |= {"shots": count, "draw": draw}
-        return stream, count
+            return stream | ({"limit": limit} if limit is not None and limit < info.rows else {})
+        return stream | {"shots": shots, "draw": run.draw}
 
-    def _budget(self, phase: Phase, rows: Mapping[str, int]) -> dict[str, Any]:
-        budget = self.budgets.get(phase)
-        if budget is None:
-            budget = self.recipe.phase_budget(phase.name, phase.budget)
-            self.budgets[phase] = budget
-        longest = rows.get(self.recipe.source, max(rows.values()))
-        return resolve_budget(budget, longest)
+    def _rows(self, stream: Mapping[str, Any]) -> int:
+        """How many rows a stream has."""
+        return int(
+            stream.get("shots") or stream.get("limit") or self.plan.data[stream["data"]].rows
+        )
 
-    def _wear(self, language: str | None, inputs: dict[str, str]) -> None:
-        """Make a language's adapter an input, and a stage when it is the first to need it."""
-        if language is None or self.recipe.language_adapters is None:
-            return
-        if language not in self.language_keys:
-            self.language_keys[language] = self._language_adapter(language)
-        inputs[f"language:{language}"] = self.language_keys[language]
+    def _phase_budget(self, regime: Regime, phase: Phase) -> Budget:
+        name = (regime.name, phase.name)
+        if name not in self.budgets:
+            self.budgets[name] = self.recipe.phase_budget(regime, phase)
+        return self.budgets[name]
 
-    def _language_adapter(self, language: str) -> str:
+    def _budget(
+        self, regime: Regime, phase: Phase, streams: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The complete budget of a phase; batches by task are the streams' own."""
+        budget = self._phase_budget(regime, phase)
+        batch = budget.batch or 1
+        if isinstance(batch, dict):
+            batch = max(batch.values())
+            budget = Budget(batch=batch).over(budget)
+        rows = [self._rows(stream) for stream in streams]
+        sizes = list(zip(streams, rows, strict=True))
+        source = [n for stream, n in sizes if stream["language"] == self.recipe.source]
+        seen = [min(stream["batch"] or batch, n) for stream, n in sizes]
+        return resolve_budget(budget, max(source or rows), sum(seen))
+
+    # --- snapshots, averages, choices -----------------------------------------------------------
+
+    def _snapshot(self, run: Run, phase: Phase, trained: str, which: str | int) -> str:
+        """The stage that gives a snapshot of a phase; the phase's own stage for its last."""
+        if which == "last":
+            return trained
+        at = (run.regime.name, phase.name, run.task, run.target, trained, which)
+        if at not in self.snapshots:
+            self.snapshots[at] = self._choose(run, phase, trained, which)
+        return self.snapshots[at]
+
+    def _choose(self, run: Run, phase: Phase, trained: str, which: str | int) -> str:
+        """As `_snapshot`, for another than the last."""
+        kept = self.plan.stages[trained].params["budget"].get("snapshots") or 1
+        # The last one is the stage's result and goes by no number.
+        numbers = [*range(1, kept), None]
+        if isinstance(which, int):
+            return trained if which >= kept else self._merge({0: trained}, [(0, which)], "average")
+        if which == "average":
+            return self._merge({0: trained}, [(0, n) for n in numbers], "average")
+        language, split = (
+            (run.target, "test") if which == "oracle" else (self.recipe.source, "validation")
+        )
+        scores = [self._evaluate(run, phase, language, trained, split, n) for n in numbers]
+        metric = TASKS[run.task].primary
+        return self._merge({0: trained}, [(0, n) for n in numbers], "best", scores, metric)
+
+    def _merge(
+        self,
+        of: Mapping[int, str],
+        members: list[tuple[int, int | None]],
+        how: str,
+        scores: list[str] | None = None,
+        metric: str | None = None,
+        weights: list[float] | None = None,
+    ) -> str:
+        """A stage that averages, weighs or picks among snapshots of stages, and trains nothing."""
+        params = {
+            "how": how,
+            "members": [{"input": f"member:{n}", "snapshot": at} for n, at in members],
+            "metric": metric,
+            "weights": weights,
+        }
+        inputs = {f"member:{n}": key for n, key in of.items()}
+        inputs |= {f"score:{n}": key for n, key in enumerate(scores or [])}
+        of_what = self.plan.labels[of[0]]
+        return self.plan.add(Stage("merge", params, inputs), f"{how} of {len(members)}: {of_what}")
+
+    # --- language adapters ----------------------------------------------------------------------
+
+    def _wear(
+        self, run: Run, phase: Phase, language: str, inputs: dict[str, str], turn: bool = True
+    ) -> str | list[str] | None:
+        """What batches of a language wear, made inputs: a name, several in turn, or nothing.
+
+        With ``turn`` false, as in evaluation, a language that would wear several in turn wears
+        its own.
+        """
+        wanted = self.recipe.language_adapters
+        if wanted is None or phase.wear == "none":
+            return None
+        if phase.wear == "pair":
+            pair = (self.recipe.source, run.target)
+            return self._adapter(run.regime, "+".join(dict.fromkeys(pair)), inputs)
+        if phase.wear == "source":
+            return self._adapter(run.regime, self.recipe.source, inputs)
+        if phase.wear == "own" or not turn:
+            return self._adapter(run.regime, language, inputs)
+        words = phase.wear if isinstance(phase.wear, tuple) else ("source", "targets")
+        spoken = dict.fromkeys(c for w in words for c in self.recipe.members(w, "", run.target))
+        return [self._adapter(run.regime, code, inputs) for code in spoken]
+
+    def _adapter(self, regime: Regime, name: str, inputs: dict[str, str]) -> str:
+        """Make a language adapter (``xx``, or ``xx+yy`` for a bilingual one) an input."""
         wanted = self.recipe.language_adapters
         assert wanted is not None
-        info = self.corpus.text_info(language, wanted.texts)
-        limit = self.recipe.limits.text
-        rows = min(info.rows, limit or info.rows)
-        self.plan.data[info.digest] = info
-        params = {
-            **self.common,
-            "objective": "mlm",
-            "streams": [
+        spec = self.recipe.language_adapter(regime)
+        assert spec is not None
+        if (spec, name) not in self.language_keys:
+            parts = wanted.combine.get(name)
+            if parts is None:
+                key = self._language_adapter(spec, name)
+            else:
+                of = {i: self._language_adapter(spec, code) for i, code in enumerate(parts)}
+                members: list[tuple[int, int | None]] = [(i, None) for i in of]
+                key = self._merge(of, members, "sum", weights=list(parts.values()))
+            self.language_keys[spec, name] = key
+        inputs[f"language:{name}"] = self.language_keys[spec, name]
+        return name
+
+    def _language_adapter(self, spec: AdapterSpec, name: str) -> str:
+        wanted, limit = self.recipe.language_adapters, self.recipe.limits.text
+        assert wanted is not None
+        streams, rows = [], {}
+        for language in name.split("+"):
+            info = self.corpus.text_info(language, wanted.texts)
+            rows[language] = min(info.rows, limit or info.rows)
+            self.plan.data[info.digest] = info
+            streams.append(
                 {
                     "task": "text",
                     "language": language,
@@ -203,41 +359,61 @@ class _Lowering:
                     "texts": list(wanted.texts) if wanted.texts else None,
                     "limit": limit if limit is not None and limit < info.rows else None,
                 }
-            ],
-            "adapter": wanted.adapter.resolved(),
+            )
+        params = {
+            **self.common,
+            "objective": "mlm",
+            "streams": streams,
+            "adapter": self._resolved(spec),
             "mask": wanted.mask,
-            "budget": resolve_budget(self.recipe.language_budget(), rows),
+            "budget": self._language_budget(list(rows.values())),
             "seed": wanted.seed,
         }
         stage = Stage("train", params, dict(self.base))
-        return self.plan.add(stage, f"language adapter {language}")
+        return self.plan.add(stage, f"language adapter {name}")
 
-    def _evaluate(self, phase: Phase, task: str, language: str, trained: str) -> str:
-        info = self.corpus.info(task, language, "test")
+    def _language_budget(self, rows: list[int]) -> dict[str, Any]:
+        budget = self.recipe.language_budget()
+        assert isinstance(budget.batch, int)
+        return resolve_budget(budget, max(rows), sum(min(budget.batch, n) for n in rows))
+
+    # --- evaluation -----------------------------------------------------------------------------
+
+    def _evaluate(
+        self,
+        run: Run,
+        phase: Phase,
+        language: str,
+        trained: str,
+        split: str = "test",
+        snapshot: int | None = None,
+    ) -> str:
+        info = self.corpus.info(run.task, language, split)
         self.plan.data[info.digest] = info
-        wear = {"own": language, "source": self.recipe.source, "none": None}[phase.wear]
         inputs = {**self.base, "trained": trained}
-        self._wear(wear, inputs)
+        wear = self._wear(run, phase, language, inputs, turn=False)
         limit = self.recipe.limits.test
         params = {
             **self.common,
             "data": {
-                "task": task,
+                "task": run.task,
                 "language": language,
-                "split": "test",
+                "split": split,
                 "data": info.digest,
                 "limit": limit if limit is not None and limit < info.rows else None,
-                "wear": wear if self.recipe.language_adapters is not None else None,
+                "wear": wear,
             },
-            "metrics": list(TASKS[task].metrics),
+            "metrics": list(TASKS[run.task].metrics),
+            "snapshot": snapshot,
+            "drop": run.regime.evaluation_drop,
         }
-        label = f"evaluate {self.plan.labels[trained]} on {language}"
+        at = f" snapshot {snapshot} of" if snapshot else ""
+        label = f"evaluate{at} {self.plan.labels[trained]} on {language}"
         return self.plan.add(Stage("evaluate", params, inputs), label)
 
 
-def resolve_budget(budget: Budget, rows: int) -> dict[str, Any]:
-    """The complete budget as it enters a key: epochs become steps of ``ceil(rows / batch)``."""
-    batch = budget.batch or 1
-    steps = budget.steps or (budget.epochs or 1) * math.ceil(rows / batch)
-    values = budget.model_dump(exclude={"steps", "epochs"})
-    return {**values, "batch": batch, "steps": steps}
+def _sampling(phase: Phase) -> dict[str, Any] | None:
+    """How batches are drawn, as it enters a key; nothing for balanced."""
+    if isinstance(phase.sampling, str):
+        return None if phase.sampling == "balanced" else {"kind": phase.sampling}
+    return {"kind": "temperature", "t": phase.sampling.temperature}

@@ -23,10 +23,11 @@ from pydantic import (
 
 from adapterxlt import lab
 from adapterxlt.core import languages, yamlio
+from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.checks import schema_faults, semantic_faults
 from adapterxlt.core.errors import Fault, RecipeError, UsageError
-from adapterxlt.core.regimes import Regime, builtin_regimes
-from adapterxlt.core.specs import BASE_BUDGET, AdapterSpec, Budget, Closed
+from adapterxlt.core.regimes import Phase, Regime, builtin_regimes, tuples
+from adapterxlt.core.specs import BASE_BUDGET, Budget, Closed
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RegimeEntry = Annotated[
@@ -51,6 +52,9 @@ class LanguageAdapters(Closed):
     """Share of sub-words predicted: 80 % masked, 10 % replaced, 10 % kept."""
     texts: tuple[str, ...] | None = None
     """Which monolingual texts of the data folder, e.g. [bible]; all when left out."""
+    combine: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Languages whose adapter is a weighted sum of trained ones, e.g. yo: {yo: 0.7, sw: 0.3}
+    (language arithmetic)."""
 
     @field_validator("texts", mode="before")
     @classmethod
@@ -62,7 +66,7 @@ class Limits(Closed):
     """Upper bounds on the rows read, first rows first; for studies with little compute."""
 
     train: Annotated[int, Field(gt=0)] | None = None
-    """Rows of the source's training split."""
+    """Rows of a training split that is read whole: the source's, or one with `shots: all`."""
     test: Annotated[int, Field(gt=0)] | None = None
     """Rows of each test split."""
     text: Annotated[int, Field(gt=0)] | None = None
@@ -83,6 +87,9 @@ class Recipe(Closed):
     source: str
     targets: tuple[str, ...] = Field(min_length=1)
     tasks: tuple[str, ...] = Field(min_length=1)
+    intermediate: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """What regimes call `intermediate`: tasks and whose data for them, e.g. nli: [en, de]; or a
+    list of tasks, for the source and all targets."""
     regimes: tuple[RegimeEntry, ...] = Field(min_length=1)
     """Names of built-in regimes, paths of regime files (*.yaml), or regimes written out."""
     shots: tuple[Annotated[int, Field(gt=0)], ...] = ()
@@ -98,7 +105,7 @@ class Recipe(Closed):
     budget: Budget = Budget()
     """Of every phase; what is left out is the paper's."""
     budgets: dict[str, Budget] = Field(default_factory=dict)
-    """Of single phases, by the phase's name; goes before what the regime says."""
+    """Of single phases, by the phase's name or as regime/phase; go before what the regime says."""
     limits: Limits = Limits()
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     """Sub-words per sequence; longer tagging rows are split, longer texts cut."""
@@ -109,12 +116,16 @@ class Recipe(Closed):
     def _sequence(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
+    @field_validator("intermediate", mode="before")
+    @classmethod
+    def _intermediate(cls, value: Any) -> Any:
+        names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return dict.fromkeys(value, ()) if names else tuples(value)
+
     @field_validator("classes", mode="before")
     @classmethod
     def _class_lists(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        return value
+        return tuples(value) if isinstance(value, dict) else value
 
     @property
     def regime_list(self) -> tuple[Regime, ...]:
@@ -137,19 +148,63 @@ class Recipe(Closed):
             return lab.LANGUAGES[language].resource
         return languages.resource_class(language, self.classes)
 
-    def members(self, word: str) -> tuple[str, ...]:
-        """Languages that a word of a phase's `languages` stands for, `target` left aside."""
+    def members(self, word: str, task: str, target: str) -> tuple[str, ...]:
+        """Languages that a word of a phase stands for, for a task and the cell's target."""
         if word == "source":
             return (self.source,)
+        if word == "target":
+            return (target,)
         if word == "targets":
             return self.targets
+        if word == "intermediate":
+            return self.intermediate[task] or (self.source, *self.targets)
         members = tuple(t for t in self.targets if self.class_of(t) == word)
         return members or (word,)
 
-    def phase_budget(self, phase_name: str, of_regime: Budget) -> Budget:
-        """The complete budget of a phase: recipe's own entry, regime's, recipe's, paper's."""
-        budget = of_regime.over(self.budget.over(BASE_BUDGET))
-        return self.budgets.get(phase_name, Budget()).over(budget)
+    def tasks_of(self, word: str, task: str) -> tuple[str, ...]:
+        """Tasks that a word of a phase stands for, in a cell of ``task``."""
+        if word == "task":
+            return (task,)
+        if word == "intermediate":
+            return tuple(name for name in self.intermediate if name != task)
+        return (word,)
+
+    def phase_budget(self, regime: Regime, phase: Phase) -> Budget:
+        """The complete budget of a phase: recipe's own entries, regime's, recipe's, paper's.
+
+        A phase keeps snapshots when any phase of its name does, so that regimes that need them
+        and regimes that do not train it once.
+        """
+        budget = self._single_budget(regime, phase)
+        # Regimes that are not known are told elsewhere, with the other faults.
+        regimes = (builtin_regimes().get(r) if isinstance(r, str) else r for r in self.regimes)
+        named = ((r, p) for r in regimes if r for p in r.phases if p.name == phase.name)
+        kept = [budget.snapshots, *(self._single_budget(r, p).snapshots for r, p in named)]
+        return Budget(snapshots=max((n for n in kept if n), default=None)).over(budget)
+
+    def _single_budget(self, regime: Regime, phase: Phase) -> Budget:
+        """The budget of a phase when no other one asks for snapshots of its name."""
+        budget = phase.budget.over(self.budget.over(BASE_BUDGET))
+        for name in (phase.name, f"{regime.name}/{phase.name}"):
+            budget = self.budgets.get(name, Budget()).over(budget)
+        return budget
+
+    def phase_adapter(self, regime: Regime, i: int) -> AdapterSpec:
+        """The task adapter that phase ``i`` trains: that of the phase which began it."""
+        before = regime.builds_on(i)
+        if regime.phases[i].adapter == "continue" and before:
+            return self.phase_adapter(regime, before[0])
+        spec = self.task_adapter
+        for over in (regime.task_adapter, regime.phases[i].task_adapter):
+            spec = over.over(spec) if over is not None else spec
+        return spec
+
+    def language_adapter(self, regime: Regime) -> AdapterSpec | None:
+        """The language adapters that a regime's batches wear."""
+        if self.language_adapters is None:
+            return None
+        spec, over = self.language_adapters.adapter, regime.language_adapter
+        return over.over(spec) if over is not None else spec
 
     def language_budget(self) -> Budget:
         """The complete budget of a language adapter."""

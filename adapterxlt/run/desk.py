@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapterxlt.core.composition import Composition, Part, beginning, compose
 from adapterxlt.core.errors import StageError
 from adapterxlt.core.plan import Stage
 from adapterxlt.core.tasks import TASKS
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 #: What the task adapter and its head go by on the backbone.
 TASK, HEAD = "xlt_task", "xlt_head"
+
+
+#: An adapter's name in a stack, or the names of several that are fused.
+Layer = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -137,29 +142,86 @@ class Desk:
         stacks: dict[str | None, tuple[str, ...]] = {None: ()}
         roles = sorted(role for role in stage.inputs if role.startswith("language:"))
         for i, role in enumerate(roles):
-            record = self.record(stage.inputs[role])
             name = f"xlt_language_{i}"
-            spec = record.stage["params"]["adapter"]
-            backbone.add_adapter(name, spec, weights=self.tensors(record, "adapter"))
+            self._put(backbone, name, self.composition(stage.inputs[role]).own)
             stacks[role.partition(":")[2]] = (name,)
         return stacks
 
-    def compose(self, stage: Stage) -> tuple[Backbone, tuple[str, ...], list[str]]:
+    def composition(self, key: str) -> Composition:
+        """What a finished train or merge stage gives."""
+        return compose(key, lambda one: self.record(one).stage)
+
+    def begin(
+        self, backbone: Backbone, stage: Stage
+    ) -> tuple[tuple[Layer, ...], Mapping[str, Part]]:
+        """Put on what a train stage trains, on top of what it builds on.
+
+        Returns the stack, its last layer the one to train, and the heads there are so far.
+        """
+        if "previous" in stage.inputs:
+            made = self.composition(stage.inputs["previous"])
+            return self.put(backbone, made), made.heads
+        made = beginning("", stage.canonical(), lambda one: self.record(one).stage)
+        frozen = [
+            self._put(backbone, f"xlt_frozen_{i}", part) for i, part in enumerate(made.frozen)
+        ]
+        if made.own.members:
+            names = self._put_members(backbone, TASK, made.own)
+            backbone.add_fusion(names, seed=stage.params["seed"])
+            return (*frozen, names), made.heads
+        backbone.add_adapter(TASK, stage.params["adapter"], seed=stage.params["seed"])
+        return (*frozen, TASK), made.heads
+
+    def put(
+        self, backbone: Backbone, made: Composition, snapshot: int | None = None
+    ) -> tuple[Layer, ...]:
+        """Put a composition on, its own part as of a snapshot; the stack, lowest first."""
+        frozen = [
+            self._put(backbone, f"xlt_frozen_{i}", part) for i, part in enumerate(made.frozen)
+        ]
+        return (*frozen, self._put(backbone, TASK, made.own, snapshot=snapshot))
+
+    def _put(
+        self, backbone: Backbone, name: str, part: Part, *, snapshot: int | None = None
+    ) -> Layer:
+        """Put an adapter or a fusion on; what it goes by in a stack."""
+        weights = self.tensors(part.key, "adapter", snapshot)
+        if not part.members:
+            backbone.add_adapter(name, part.spec or {}, weights=weights)
+            return name
+        names = self._put_members(backbone, name, part)
+        backbone.add_fusion(names, weights=weights)
+        return names
+
+    def _put_members(self, backbone: Backbone, name: str, part: Part) -> tuple[str, ...]:
+        """Put the adapters of a fusion on; their names."""
+        for i, member in enumerate(part.members):
+            self._put(backbone, f"{name}_{i}", member)
+        return tuple(f"{name}_{i}" for i in range(len(part.members)))
+
+    def compose(self, stage: Stage) -> tuple[Backbone, tuple[Layer, ...], list[str]]:
         """What an evaluate stage scores: backbone, stack of adapters, labels of the head."""
         backbone = self.backbone(stage)
         stacks = self.add_languages(backbone, stage)
-        trained = self.record(stage.inputs["trained"])
-        params = trained.stage["params"]
-        backbone.add_adapter(TASK, params["adapter"], weights=self.tensors(trained, "adapter"))
-        backbone.add_head(HEAD, params["head"], weights=self.tensors(trained, "head"))
-        stack = (*stacks[stage.params["data"].get("wear")], TASK)
-        return backbone, stack, list(params["head"]["labels"])
+        data, at = stage.params["data"], stage.params.get("snapshot")
+        made = self.composition(stage.inputs["trained"])
+        stack = (*stacks[data.get("wear")], *self.put(backbone, made, at))
+        head = made.heads[data["task"]]
+        # A head from an earlier stage has no snapshots of this one.
+        at = at if head.key == made.own.key else None
+        backbone.add_head(HEAD, head.spec or {}, weights=self.head(head.key, data["task"], at))
+        return backbone, stack, list((head.spec or {})["labels"])
 
-    def tensors(self, record: Record, name: str) -> dict[str, Any]:
+    def head(self, key: str, task: str, snapshot: int | None = None) -> dict[str, Any]:
+        """Weights of a task's head, as a stage left it."""
+        return self.tensors(key, f"head-{task}", snapshot)
+
+    def tensors(self, key: str, part: str, snapshot: int | None = None) -> dict[str, Any]:
+        """Tensors of a part of a finished stage, at its end or at one of its snapshots."""
         import safetensors.torch
 
-        data = self.store.get(record.files[f"{name}.safetensors"])
-        return dict(safetensors.torch.load(data))
+        name = f"{part}.safetensors" if snapshot is None else f"{part}.{snapshot}.safetensors"
+        return dict(safetensors.torch.load(self.store.get(self.record(key).files[name])))
 
     def reset(self) -> None:
         """Take everything off the backbone, so that the next stage finds it bare."""

@@ -14,12 +14,13 @@ from functools import cached_property
 from pathlib import Path
 
 from adapterxlt.core import cost
+from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.canon import digest
+from adapterxlt.core.demands import demands, worn_languages
 from adapterxlt.core.errors import DataError, Fault, RecipeError, UsageError
 from adapterxlt.core.lowering import BackboneInfo, lower
 from adapterxlt.core.plan import Cell, Plan
 from adapterxlt.core.recipe import LoadedRecipe, Recipe, load_recipe
-from adapterxlt.core.specs import AdapterSpec
 from adapterxlt.corpora.backbones import folder_backbone, lab_backbone
 from adapterxlt.corpora.sources import FolderCorpus, LabCorpus
 from adapterxlt.run.desk import Places
@@ -180,29 +181,40 @@ def data_faults(loaded: LoadedRecipe, corpus: FolderCorpus | LabCorpus) -> list[
             what = f"{error.what} ({error.where})" if error.where else error.what
             faults.append(Fault(what, loaded.where(*path), error.hint))
 
-    spoken: list[tuple[tuple[str | int, ...], str]] = [(("source",), recipe.source)]
-    spoken += [(("targets", i), target) for i, target in enumerate(recipe.targets)]
+    places: dict[str, tuple[str | int, ...]] = {recipe.source: ("source",)}
+    places |= {target: ("targets", i) for i, target in enumerate(recipe.targets)}
+    source_scored = not all(r.per_target for r in recipe.regime_list)
     for task in recipe.tasks:
         with noted("source"):
             corpus.info(task, recipe.source, "train")
-        for path, language in spoken:
-            if language == recipe.source and all(r.per_target for r in recipe.regime_list):
+        for language, path in places.items():
+            if language != recipe.source or source_scored:
+                with noted(*path):
+                    corpus.info(task, language, "test")
+    order = [regime.name for regime in recipe.regime_list]
+    for name, task, language, shots in dict.fromkeys(
+        (regime.name, task, language, shots) for regime, task, language, shots in demands(recipe)
+    ):
+        regime_at = ("regimes", order.index(name))
+        listed = language in recipe.intermediate.get(task, ())
+        at = ("intermediate", task) if listed else places.get(language, regime_at)
+        with noted(*at):
+            if language == recipe.source:
+                corpus.info(task, language, "train")
                 continue
-            with noted(*path):
-                corpus.info(task, language, "test")
-                if language != recipe.source:
-                    split = corpus.shots_split(task, language)
-                    for place, shots in _wanted_shots(recipe):
-                        have = corpus.info(task, language, split).rows
-                        if shots > have:
-                            what = f"{shots} shots, but {task} has {have} {split} rows"
-                            where = loaded.where(*place)
-                            hint = f"take {have} or fewer"
-                            faults.append(Fault(f"{what} in {language!r}", where, hint))
+            split = corpus.shots_split(task, language)
+            have = corpus.info(task, language, split).rows
+            wanted = enumerate(recipe.shots) if shots == "grid" else ((None, shots),)
+            for i, count in wanted:
+                if isinstance(count, int) and count > have:
+                    what = f"{count} shots, but {task} has {have} {split} rows in {language!r}"
+                    where = loaded.where(*(regime_at if i is None else ("shots", i)))
+                    faults.append(Fault(what, where, f"take {have} or fewer"))
     if recipe.language_adapters is not None:
-        for path, language in spoken:
-            with noted(*path):
-                corpus.text_info(language, recipe.language_adapters.texts)
+        texts = recipe.language_adapters.texts
+        for language in worn_languages(recipe):
+            with noted(*places.get(language, ("language_adapters",))):
+                corpus.text_info(language, texts)
     return faults
 
 
@@ -212,23 +224,22 @@ def _spec_faults(loaded: LoadedRecipe, backbone: BackboneInfo) -> Iterator[Fault
     if backbone.positions is not None and recipe.max_length > backbone.positions:
         what = f"max_length {recipe.max_length} is more than the backbone's positions"
         yield Fault(what, loaded.where("max_length"), f"take {backbone.positions} or fewer")
-    specs: dict[tuple[str, ...], AdapterSpec] = {("task_adapter",): recipe.task_adapter}
+    specs: dict[tuple[str | int, ...], AdapterSpec] = {("task_adapter",): recipe.task_adapter}
     if recipe.language_adapters is not None:
         specs[("language_adapters", "adapter")] = recipe.language_adapters.adapter
-    layers = set(range(backbone.shape.layers))
-    for path, spec in specs.items():
-        out = set(spec.leave_out or ())
-        if out - layers or out == layers:
-            what = f"leave_out {sorted(out)} of the layers 0 to {max(layers)}"
-            hint = "leave at least one of them, and name no other"
-            yield Fault(what, loaded.where(*path, "leave_out"), hint)
-
-
-def _wanted_shots(recipe: Recipe) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Each number of shots that some phase draws, with its place in the recipe."""
-    if any(regime.uses_shots for regime in recipe.regime_list):
-        yield from ((("shots", i), shots) for i, shots in enumerate(recipe.shots))
     for i, regime in enumerate(recipe.regime_list):
-        for phase in regime.phases:
-            if phase.few_shot and isinstance(phase.shots, int):
-                yield ("regimes", i), phase.shots
+        named = {"task_adapter": regime.task_adapter, "language_adapter": regime.language_adapter}
+        specs |= {("regimes", i, name): spec for name, spec in named.items() if spec is not None}
+    layers = backbone.shape.layers
+    for i, regime in enumerate(recipe.regime_list):
+        for drop in (regime.drop, *(phase.drop for phase in regime.phases)):
+            if isinstance(drop, int) and drop >= layers:
+                what = f"regime {regime.name!r} drops {drop} of the backbone's {layers} layers"
+                yield Fault(what, loaded.where("regimes", i), f"take {layers - 1} or fewer")
+    for path, spec in specs.items():
+        whole = spec
+        if path[0] == "regimes":
+            base = recipe.language_adapters if path[-1] == "language_adapter" else None
+            whole = spec.over(base.adapter if base is not None else recipe.task_adapter)
+        for field, what, hint in whole.faults(backbone.shape):
+            yield Fault(what, loaded.where(*path, field), hint)

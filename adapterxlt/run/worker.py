@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,10 +20,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapterxlt.core.canon import sha256_hex
+from adapterxlt.core.canon import derive, sha256_hex
 from adapterxlt.core.plan import Stage
 from adapterxlt.core.tasks import TASKS
-from adapterxlt.run.desk import HEAD, TASK, Desk, Places, desk_for
+from adapterxlt.run.desk import HEAD, Desk, Places, desk_for
 from adapterxlt.store.files import write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -123,33 +123,46 @@ def _pretrain(
 def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
     import safetensors.torch
 
+    from adapterxlt.compute.memory import peak
     from adapterxlt.compute.training import train
 
     stage, params = request.stage, request.stage.params
     backbone = desk.backbone(stage)
-    streams, parts = _streams(desk, backbone, stage)
-    parameters = backbone.trainable(parts.values())
-    outcome = train(
-        backbone,
-        parameters,
-        streams,
-        params["budget"],
-        seed=params["seed"],
-        precision=params["precision"],
-        micro_batch=desk.places.micro_batch,
-        snapshots=_snapshots(desk, request),
-        progress=notes,
-    )
-    files = {
-        f"{part}.safetensors": safetensors.torch.save(backbone.weights(name))
-        for part, name in parts.items()
-    }
+    streams, parts, frozen = _streams(desk, backbone, stage)
+    fused = isinstance(streams[0].stacks[0][-1], tuple)
+    parameters = backbone.trainable(name for part, name in parts.items() if part not in frozen)
+    with peak(backbone.device) as memory:
+        outcome = train(
+            backbone,
+            parameters,
+            streams,
+            params["budget"],
+            seed=_order_seed(params),
+            objective="macro" if params["objective"] == "mlm" else params["objective"],
+            sampling=params.get("sampling"),
+            drop=params.get("drop"),
+            regularizer=backbone.fusion_loss if fused else None,
+            precision=params["precision"],
+            micro_batch=desk.places.micro_batch,
+            snapshots=_snapshots(desk, request),
+            progress=notes,
+        )
+    files = {}
+    for part, name in parts.items():
+        final = backbone.weights(name)
+        files[f"{part}.safetensors"] = safetensors.torch.save(final)
+        for n, kept in enumerate(outcome.kept, start=1):
+            # What is not trained is at every snapshot what it is at the end.
+            then = {tensor: kept.get(f"{name}:{tensor}", final[tensor]) for tensor in final}
+            files[f"{part}.{n}.safetensors"] = safetensors.torch.save(then)
     facts = {
         "losses": outcome.losses,
         "final_loss": outcome.final_loss,
         "steps": params["budget"]["steps"],
+        "examples": outcome.examples,
         "tokens": outcome.tokens,
         "training_seconds": round(outcome.seconds, 3),
+        "peak_memory": memory.bytes,
         "resumed_at": outcome.resumed_at,
         "parameters": sum(p.numel() for p in parameters.values()),
         "rows_cut": sum(stream.data.cut for stream in streams),
@@ -157,41 +170,84 @@ def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes
     return files, facts
 
 
-def _streams(desk: Desk, backbone: Backbone, stage: Stage) -> tuple[list[Stream], dict[str, str]]:
-    """What a train stage trains on, and the names of what it trains, by part."""
+def _order_seed(params: Mapping[str, Any]) -> int:
+    """Seed of order, masks and dropout; runs of one phase share only their initialization."""
+    run = params.get("run")
+    return int(params["seed"] if run is None else derive(params["seed"], "run", run))
+
+
+def _streams(
+    desk: Desk, backbone: Backbone, stage: Stage
+) -> tuple[list[Stream], dict[str, str], set[str]]:
+    """What a train stage trains on, the names of its parts, and the parts that stay as they are."""
+    from adapterxlt.compute.backbone import fusion_name
     from adapterxlt.compute.data import Masking, Order
     from adapterxlt.compute.training import Stream
 
     params = stage.params
-    mlm = params["objective"] == "mlm"
     stacks = desk.add_languages(backbone, stage)
-    weights: dict[str, Any] = {}
-    if "previous" in stage.inputs:
-        previous = desk.record(stage.inputs["previous"])
-        weights = {part: desk.tensors(previous, part) for part in ("adapter", "head")}
-    parts = {"adapter": TASK}
-    backbone.add_adapter(
-        TASK, params["adapter"], seed=params["seed"], weights=weights.get("adapter")
-    )
+    layers, heads = desk.begin(backbone, stage)
+    top = layers[-1]
+    parts = {"adapter": top if isinstance(top, str) else fusion_name(top)}
+    frozen: set[str] = set()
     masking = None
-    if mlm:
+    logits: dict[str, Any] = {}
+    if params["objective"] == "mlm":
         tokenizer = backbone.tokenizer
         masking = Masking(params["mask"], tokenizer.mask_token_id, len(tokenizer))
-        logits = backbone.lm_logits
-    else:
-        parts["head"] = HEAD
-        kept = None if params.get("new_head") else weights.get("head")
-        backbone.add_head(HEAD, params["head"], seed=params["seed"], weights=kept)
-        logits = partial(backbone.head_logits, HEAD)
+        logits["text"] = backbone.lm_logits
+    for i, (task, head) in enumerate(params.get("heads", {}).items()):
+        kept = heads.get(task) if params.get("head") != "new" else None
+        weights = desk.head(kept.key, task) if kept else None
+        part, name = f"head-{task}", f"{HEAD}_{i}"
+        backbone.add_head(name, head, seed=params["seed"], weights=weights)
+        parts[part] = name
+        if kept and params.get("head") == "freeze":
+            frozen.add(part)
+        logits[task] = partial(backbone.head_logits, name)
 
     streams = []
     for data in params["streams"]:
         encoded = desk.encoded(backbone, data, params["max_length"])
         name = f"{data['task']}:{data['language']}"
-        order = Order(encoded.lengths(), params["budget"]["batch"], params["seed"], name)
-        stack = (*stacks[data.get("wear")], TASK)
-        streams.append(Stream(name, encoded, order, stack, logits, masking))
-    return streams, parts
+        batch = data.get("batch") or params["budget"]["batch"]
+        order = Order(encoded.lengths(), batch, _order_seed(params), name)
+        wear = data.get("wear")
+        worn = tuple((*stacks[w], *layers) for w in (wear if isinstance(wear, list) else [wear]))
+        weight = data.get("weight") or 1.0
+        streams.append(Stream(name, encoded, order, worn, logits[data["task"]], masking, weight))
+    return streams, parts, frozen
+
+
+def _merge(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
+    import safetensors.torch
+
+    from adapterxlt.compute.merging import weighted
+
+    params, inputs = request.stage.params, request.stage.inputs
+    members, shares, chosen = list(params["members"]), params.get("weights"), None
+    if params["how"] == "best":
+        scores = [
+            desk.record(inputs[f"score:{n}"]).facts["metrics"][params["metric"]]["score"]
+            for n in range(len(members))
+        ]
+        # Of equal ones the earliest.
+        chosen = max(range(len(scores)), key=lambda n: (scores[n], -n))
+        members = [members[chosen]]
+    shares = shares or [1 / len(members)] * len(members)
+    first = desk.record(inputs["member:0"])
+    parts = [name.removesuffix(".safetensors") for name in first.files if name.count(".") == 1]
+    files = {}
+    for part in parts:
+        # A sum is one of adapters: other phases may have other heads.
+        own = members[:1] if params["how"] == "sum" and part != "adapter" else members
+        tensors = [desk.tensors(inputs[m["input"]], part, m.get("snapshot")) for m in own]
+        factors = shares if len(own) == len(members) else [1.0]
+        files[f"{part}.safetensors"] = safetensors.torch.save(weighted(tensors, factors))
+    facts: dict[str, Any] = {"members": len(members)}
+    if chosen is not None:
+        facts |= {"chosen": chosen + 1, "scores": scores}
+    return files, facts
 
 
 def _evaluate(
@@ -199,23 +255,31 @@ def _evaluate(
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     import json
 
-    from adapterxlt.compute.evaluation import gold_and_predicted, predict, score
+    from adapterxlt.compute.evaluation import answers_of, predict, score
 
     stage, params = request.stage, request.stage.params
     data = params["data"]
     backbone, stack, labels = desk.compose(stage)
     encoded = desk.encoded(backbone, data, params["max_length"])
-    answers = predict(backbone, HEAD, stack, encoded, labels, precision=params["precision"])
+    answers = predict(
+        backbone,
+        HEAD,
+        stack,
+        encoded,
+        labels,
+        precision=params["precision"],
+        drop=params.get("drop"),
+    )
     task, rows = TASKS[data["task"]], desk.rows(data)
     gold = [row[task.label] if task.kind == "tagging" else [row[task.label]] for row in rows]
-    flat_gold, flat = gold_and_predicted(gold, answers)
+    predicted = answers_of(gold, answers)
     lines = (
         json.dumps([row.get("id"), [answer.get(i) for i in range(len(wanted))]])
         for row, answer, wanted in zip(rows, answers, gold, strict=True)
     )
     facts = {
-        "metrics": score(flat_gold, flat, params["metrics"]),
-        "n": len(flat_gold),
+        "metrics": score(gold, predicted, params["metrics"]),
+        "n": sum(map(len, gold)),
         "rows": len(rows),
         "rows_cut": encoded.cut,
     }
@@ -241,7 +305,13 @@ def predict_rows(places: Places, stage: Stage, rows: list[dict[str, Any]]) -> li
             stage.params["max_length"],
         )
         answers: list[dict[int, str]] = predict(
-            backbone, HEAD, stack, encoded, labels, precision=stage.params["precision"]
+            backbone,
+            HEAD,
+            stack,
+            encoded,
+            labels,
+            precision=stage.params["precision"],
+            drop=stage.params.get("drop"),
         )
         return answers
     finally:
@@ -276,7 +346,7 @@ def _load_snapshot(path: Path) -> bytes | None:
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
     """Versions that shape results."""
-    names = ("adapterxlt", "torch", "transformers", "adapters", "tokenizers", "numpy")
+    names = ("adapterxlt", "torch", "transformers", "adapters", "peft", "tokenizers", "numpy")
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in names:
         with suppress(metadata.PackageNotFoundError):
@@ -287,5 +357,6 @@ def environment() -> dict[str, str]:
 _KINDS: dict[str, Callable[[Desk, Request, _Notes], tuple[dict[str, bytes], dict[str, Any]]]] = {
     "pretrain": _pretrain,
     "train": _train,
+    "merge": _merge,
     "evaluate": _evaluate,
 }

@@ -1,0 +1,40 @@
+"""The most memory a piece of work held: of the process, or of the accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class Peak:
+    """``bytes`` is filled in when the work is done; ``None`` where it cannot be known."""
+
+    bytes: int | None = None
+
+
+@contextmanager
+def peak(device: torch.device) -> Iterator[Peak]:
+    """Measure a piece of work: what torch held on a CUDA device, else what the process held.
+
+    Linux alone can start the process's mark anew; elsewhere it is not known.
+    """
+    found = Peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield found
+        found.bytes = int(torch.cuda.max_memory_allocated(device))
+        return
+    known = False
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        known = True
+    yield found
+    if known:
+        status = Path("/proc/self/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        found.bytes = int(line.split()[1]) * 1024
