@@ -195,12 +195,16 @@ def report(out: Path | None, **given: Any) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--spread", is_flag=True, help="Standard deviations in the table.")
+@click.option("--interval", is_flag=True, help="95 % intervals over seeds and draws in the table.")
+@click.option("--cost", is_flag=True, help="Also a table of what the scores cost.")
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only these rows.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="A file, not stdout.")
 def results(
     fmt: str,
     as_json: bool,
     spread: bool,
+    interval: bool,
+    cost: bool,
     where: tuple[str, ...],
     output: Path | None,
     **given: Any,
@@ -208,16 +212,26 @@ def results(
     """Print the rows of a study."""
     from adapterxlt import console
     from adapterxlt.report import export
-    from adapterxlt.report.results import collect
+    from adapterxlt.report.results import collect, missing
 
+    if spread and interval:
+        raise UsageError("--spread or --interval, not both")
+    study = _open(**given)
     wanted = dict(item.partition("=")[::2] for item in where)
     try:
-        rows = export.select(collect(_open(**given)), wanted)
+        rows = export.select(collect(study), wanted)
     except ValueError as error:
         raise UsageError(str(error)) from None
     fmt = "json" if as_json else fmt
     if fmt == "table":
-        console.show_tables(rows, spread=spread)
+        console.show_tables(
+            rows,
+            spread=spread,
+            interval=interval,
+            cost=cost,
+            missing=export.select_known(missing(study), wanted),
+            regimes=[regime.name for regime in study.recipe.regime_list],
+        )
     elif output is None and fmt == "parquet":
         raise UsageError("Parquet is binary", hint="give --output FILE")
     else:

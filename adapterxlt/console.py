@@ -44,21 +44,45 @@ def show_tables(
     rows: Sequence[Mapping[str, Any]],
     *,
     spread: bool = False,
+    interval: bool = False,
+    cost: bool = False,
     missing: Sequence[Mapping[str, Any]] = (),
     regimes: Sequence[str] = (),
 ) -> None:
-    """The score table of every task; ``missing`` cells are counted, not left out silently."""
-    from adapterxlt.report import tables
+    """The score table of every task, then the mean over tasks, and with ``cost`` the costs.
+
+    ``missing`` cells are counted, not left out silently. Rows without a primary metric are shown
+    by each metric they have.
+    """
+    from adapterxlt.report import overviews, pivots, tables
 
     if not rows:
         click.echo("no results yet", err=True)
         return
-    for task in dict.fromkeys(row["task"] for row in rows):
-        click.echo(
-            tables.text_table(
-                tables.score_table(rows, task, spread=spread, missing=missing, regimes=regimes)
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    scored = {row["task"] for row in rows if row["primary"]}
+    shown = []
+    for task in tasks:
+        others = dict.fromkeys(row["metric"] for row in rows if row["task"] == task)
+        for metric in [None] if task in scored else others:
+            table = tables.score_table(
+                rows,
+                task,
+                metric=metric,
+                spread=spread,
+                interval=interval,
+                missing=missing,
+                regimes=regimes,
             )
-        )
+            shown.append(table)
+    if len(tasks) > 1 and len(scored) == len(tasks):
+        each = [pivots.pivot(rows, task, missing=missing, regimes=regimes) for task in tasks]
+        shown.append(overviews.tasks_table(each))
+    if cost:
+        for task in sorted(scored, key=tasks.index):
+            shown.append(overviews.cost_table(rows, task, missing=missing, regimes=regimes))
+    for table in shown:
+        click.echo(tables.text_table(table))
 
 
 def show_plan(study: Study, *, as_json: bool, every: bool) -> None:

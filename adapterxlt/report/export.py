@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-Row = Mapping[str, Any]
+from adapterxlt.report.summaries import UPPER_BOUND, Row
 
 # The columns of a result row in the order in which every format writes them.
 COLUMNS = (
@@ -23,6 +23,7 @@ COLUMNS = (
     "metric",
     "primary",
     "regime",
+    "upper_bound",
     "source",
     "target",
     "role",
@@ -33,13 +34,22 @@ COLUMNS = (
     "score",
     "n",
     "baseline",
-    "upper_bound",
     "lab",
+    "parameters",
+    "stored_bytes",
+    "steps",
+    "examples",
+    "tokens",
+    "flops",
+    "seconds",
+    "peak_memory",
     "evaluate_key",
     "train_key",
 )
-INTEGERS = ("shots", "draw", "seed", "n")
-FRACTIONS = ("score", "baseline")
+# What a score cost; `report.costs.of_cell` says what each counts. Language adapters are not in it.
+COSTS = COLUMNS[COLUMNS.index("parameters") : COLUMNS.index("evaluate_key")]
+REALS = ("score", "baseline", "flops", "seconds")
+INTEGERS = ("shots", "draw", "seed", "n", *(name for name in COSTS if name not in REALS))
 FLAGS = ("primary", "upper_bound", "lab")
 
 
@@ -47,9 +57,10 @@ def write(rows: Iterable[Row], fmt: str, destination: str | os.PathLike[str] | I
     """Write rows as 'csv', 'json', 'parquet' or 'markdown' to a path or an open stream.
 
     CSV and Markdown show a score that is NaN as "NaN" and a value that does not exist (None) as an
-    empty field; JSON has null for both; Parquet keeps NaN and null apart. A text stream such as
-    standard output takes every format, Parquet by way of its binary buffer. ValueError on an
-    unknown format and on a row whose fields are not `COLUMNS`.
+    empty field; JSON has null for both; Parquet keeps NaN and null apart. A regime whose scores are
+    upper bounds is told by the column `upper_bound`, and in Markdown by its name as well. A text
+    stream such as standard output takes every format, Parquet by way of its binary buffer.
+    ValueError on an unknown format and on a row whose fields are not `COLUMNS`.
     """
     if fmt not in FORMATS:
         raise ValueError(f"no format {fmt!r}{_suggestion(fmt, FORMATS)}; use {_listed(FORMATS)}")
@@ -80,6 +91,17 @@ def select(rows: Iterable[Row], where: Mapping[str, Any]) -> list[Row]:
             close = _suggestion(name, COLUMNS)
             raise ValueError(f"no column {name!r}{close}; the columns are {_listed(COLUMNS)}")
     return [row for row in rows if all(_matches(row[name], value) for name, value in where.items())]
+
+
+def select_known(entries: Iterable[Row], where: Mapping[str, Any]) -> list[Row]:
+    """As `select`, of entries that lack columns, such as runs without a row.
+
+    None at all where a wanted column is one that only a finished run has, such as its score.
+    """
+    wanted = {k: value for k, value in where.items() if k not in ("metric", "primary")}
+    every = list(entries)
+    known = set.intersection(*(set(entry) for entry in every)) if every else set()
+    return select(every, wanted) if set(wanted) <= known else []
 
 
 def markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -115,7 +137,14 @@ def _json(rows: Sequence[Row]) -> bytes:
 
 
 def _markdown(rows: Sequence[Row]) -> bytes:
-    return markdown(COLUMNS, ([_text(row[name]) for name in COLUMNS] for row in rows)).encode()
+    body = ([_marked(name, row) for name in COLUMNS] for row in rows)
+    return markdown(COLUMNS, body).encode()
+
+
+def _marked(name: str, row: Row) -> str:
+    """A field as people read it: an upper bound says so in its regime's name."""
+    bound = name == "regime" and row["upper_bound"]
+    return f"{_text(row[name])} {UPPER_BOUND}" if bound else _text(row[name])
 
 
 def _parquet(rows: Sequence[Row]) -> bytes:
@@ -123,7 +152,7 @@ def _parquet(rows: Sequence[Row]) -> bytes:
     from pyarrow import parquet
 
     kinds = {name: pyarrow.int64() for name in INTEGERS}
-    kinds |= {name: pyarrow.float64() for name in FRACTIONS}
+    kinds |= {name: pyarrow.float64() for name in REALS}
     kinds |= {name: pyarrow.bool_() for name in FLAGS}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
     sink = io.BytesIO()

@@ -13,9 +13,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from adapterxlt.report import plots, summaries, tables
-from adapterxlt.report.summaries import Row, Summary
-from adapterxlt.report.tables import Line, Pivot
+from adapterxlt.report import overviews, plots, summaries, svg, tables
+from adapterxlt.report.headlines import headline, overall, spread_words
+from adapterxlt.report.pivots import Pivot, pivot
+from adapterxlt.report.sharing import STATES, TRAININGS, sharing, tells_runs, total
+from adapterxlt.report.summaries import UPPER_BOUND, Row, Summary
 
 Study = Mapping[str, Any]
 
@@ -23,16 +25,6 @@ PAGE_LIMIT = 1_000_000
 ROW_LIMIT = 2_000
 STAGE_LIMIT = 400
 MISSING_LIMIT = 300
-# Kinds of stage in the order of the work, and those among them that count as a training.
-KIND_ORDER = ("adopt", "pretrain", "language adapter", "train", "task adapter", "merge", "evaluate")
-TRAININGS = ("language adapter", "train", "task adapter")
-STATES = {
-    "trained": "run this time",
-    "cached": "from the store",
-    "done": "done",
-    "missing": "missing",
-    "failed": "failed",
-}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -65,115 +57,17 @@ def build(rows: Iterable[Row], study: Study) -> str:
     return page
 
 
-def leaders(data: Pivot) -> tuple[Line, ...]:
-    """The lines with the highest mean over all targets, upper bounds apart; several on a tie.
-
-    Only lines with a score for every target are compared: a mean over fewer languages is not the
-    same quantity.
-    """
-    place = _overall(data)
-    means = {
-        line: mean
-        for line in data.lines
-        if not line.upper_bound
-        and line.cells[place].absent == 0
-        and (mean := line.cells[place].mean) is not None
-    }
-    return tuple(line for line, mean in means.items() if mean == max(means.values()))
-
-
-def headline(data: Pivot) -> str:
-    """One sentence of fact about a task: which regime had the highest mean, at which shots."""
-    place = _overall(data)
-    first = leaders(data)
-    where = f"{data.task}{' (lab)' if data.lab else ''}"
-    if not first:
-        return f"On {where}, no regime has a score for every target language yet."
-    who = " and ".join(
-        f"{line.label} {'zero-shot' if line.shots == 0 else f'at {line.shots} shots'}"
-        for line in first
-    )
-    best = first[0].cells[place]
-    scored = " and ".join(_counted(line.cells[place].count, "scored run") for line in first)
-    lacking = sum(line.cells[place].missing for line in first)
-    return (
-        f"On {where}, the highest mean {data.metric} x 100 over "
-        f"{_counted(best.cells, 'target language')} is {tables.percent(best.mean)}, by {who}, over "
-        f"{scored}{f' ({lacking} lacking)' if lacking else ''}"
-        f"{', upper bounds apart' if any(line.upper_bound for line in data.lines) else ''}."
-    )
-
-
-def spread_words(rows: Sequence[Row]) -> tuple[str, ...]:
-    """What the number of seeds and of draws lets the page say about spread."""
-    seeds = {row["seed"] for row in rows}
-    draws = {row["draw"] for row in rows if row["draw"] is not None}
-    out = []
-    if len(seeds) == 1:
-        out.append("There is one training seed, so no spread over seeds can be given.")
-    if len(draws) == 1:
-        out.append("There is one draw of shots, so no spread over draws can be given.")
-    if len(seeds) > 1 or len(draws) > 1:
-        several = [_counted(len(seeds), "training seed")]
-        several += [_counted(len(draws), "draw") + " of shots"] if draws else []
-        out.append(f"Numbers stand on {' and '.join(several)}.")
-    return tuple(out)
-
-
-def sharing(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A line a stage kind: needed (one for every cell that shares it), distinct, saved, costs."""
-    kinds = sorted({str(s["kind"]) for s in stages}, key=lambda k: (_kind_rank(k), k))
-    out = []
-    for kind in kinds:
-        those = [stage for stage in stages if stage["kind"] == kind]
-        # A stage that no cell asks for directly is still needed once.
-        needed = sum(max(int(stage["cells"] or 0), 1) for stage in those)
-        states = [str(stage["state"]) for stage in those]
-        spent = [stage for stage in those if stage["state"] == "trained"]
-        line: dict[str, Any] = {"kind": kind, "needed": needed, "distinct": len(those)}
-        line["saved"] = needed - len(those)
-        line["states"] = {state: states.count(state) for state in STATES}
-        line |= {name: _total(those, name) for name in ("seconds", "tokens", "steps", "flops")}
-        line["seconds_now"] = _total(spent, "seconds")
-        out.append(line)
-    return out
-
-
-def _overall(data: Pivot) -> int:
-    return next(i for i, column in enumerate(data.columns) if column.kind == "overall")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _kind_rank(kind: str) -> int:
-    return KIND_ORDER.index(kind) if kind in KIND_ORDER else len(KIND_ORDER)
-
-
-def _tells_runs(kinds: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the states tell a stage that was run this time from one found in the store."""
-    return any(kind["states"]["trained"] or kind["states"]["cached"] for kind in kinds)
-
-
-def _total(stages: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    values = [stage[name] for stage in stages if stage[name] is not None]
-    return sum(values) if values else None
-
-
 def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
     """Everything that does not hang on the detail: pivots, pictures, sharing; computed once."""
     regimes = [str(regime["name"]) for regime in study["regimes"]]
     lab = bool(study["lab"]) or any(row["lab"] for row in rows)
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for number, task in enumerate(sorted({str(row["task"]) for row in rows}), start=1):
-        data = tables.pivot(rows, task, missing=study["missing"], regimes=regimes)
+        data = pivot(rows, task, missing=study["missing"], regimes=regimes)
         data = replace(data, lab=lab)
         names = sorted({str(row["metric"]) for row in rows if row["task"] == task} - {data.metric})
         others = [
-            replace(
-                tables.pivot(rows, task, name, missing=study["missing"], regimes=regimes), lab=lab
-            )
+            replace(pivot(rows, task, name, missing=study["missing"], regimes=regimes), lab=lab)
             for name in names
         ]
         drawn = [
@@ -181,9 +75,18 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
             plots.heat_picture(data, f"f{number}b"),
             plots.spread_picture(data, f"f{number}c"),
         ]
-        tasks.append({"data": data, "others": others, "pictures": [p for p in drawn if p]})
+        cost = overviews.cost_table(rows, task, missing=study["missing"], regimes=regimes)
+        tasks.append(
+            {
+                "data": data,
+                "others": others,
+                "pictures": [p for p in drawn if p],
+                "intervals": _intervals(data),
+                "cost": _plain(cost),
+            }
+        )
     kinds = sharing(study["stages"])
-    ready = ("trained",) if _tells_runs(kinds) else ("done",)
+    ready = ("trained",) if tells_runs(kinds) else ("done",)
     bars = [
         (k["kind"], (k["needed"], k["distinct"], sum(k["states"][name] for name in ready)))
         for k in kinds
@@ -191,6 +94,11 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
     return {
         "lab": lab,
         "tasks": tasks,
+        "over_tasks": _plain(overviews.tasks_table([task["data"] for task in tasks]))
+        if len(tasks) > 1
+        else None,
+        "bounds": {str(r["regime"]) for r in [*rows, *study["missing"]] if r.get("upper_bound")}
+        | {str(r["name"]) for r in study["regimes"] if r.get("upper_bound")},
         "kinds": kinds,
         "sharing_picture": plots.sharing_picture(bars, STATES[ready[0]], "f0", lab)
         if bars
@@ -217,11 +125,13 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
             "primary": _views(task["data"], anchors),
             "others": [_views(data, anchors) for data in task["others"]],
             "pictures": task["pictures"] if detail.pictures else [],
+            "intervals": task["intervals"],
+            "cost": task["cost"],
         }
         for task in parts["tasks"]
     ]
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    css = css.replace("/*light*/", plots.palette_css(0)).replace("/*dark*/", plots.palette_css(1))
+    css = css.replace("/*light*/", svg.palette_css(0)).replace("/*dark*/", svg.palette_css(1))
     return environment.get_template("page.html.j2").render(
         css=Markup(css),
         study=study,
@@ -234,6 +144,9 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
         headlines=[headline(task["data"]) for task in parts["tasks"]],
         spread_words=spread_words(rows),
         tasks=tasks,
+        over_tasks=parts["over_tasks"],
+        bounds=parts["bounds"],
+        upper_bound=UPPER_BOUND,
         kinds=parts["kinds"],
         sharing_picture=parts["sharing_picture"] if detail.pictures else None,
         trainings={
@@ -245,9 +158,9 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
             for state, words in STATES.items()
             if any(k["states"][state] for k in parts["kinds"])
         },
-        tells_runs=_tells_runs(parts["kinds"]),
+        tells_runs=tells_runs(parts["kinds"]),
         totals={
-            name: _total(parts["kinds"], name)
+            name: total(parts["kinds"], name)
             for name in ("seconds", "seconds_now", "tokens", "steps", "flops")
         },
         stages=[{**stage, "id": stage_ids[str(stage["key"])]} for stage in stages],
@@ -274,12 +187,31 @@ def _views(data: Pivot, anchors: Mapping[str, str]) -> dict[str, Any]:
     """The two tables of a pivot: by target language, and by resource class with ranges."""
     single = [i for i, c in enumerate(data.columns) if c.kind in ("target", "source")]
     wide = [i for i, c in enumerate(data.columns) if c.kind in ("class", "overall")]
-    by_target = sorted([*single, _overall(data)])
+    by_target = sorted([*single, overall(data)])
     return {
         "metric": data.metric,
         "languages": _view(data, by_target, anchors),
         "classes": _view(data, wide, anchors),
         "notes": tables.notes(data, spread=True),
+    }
+
+
+def _intervals(data: Pivot) -> dict[str, Any] | None:
+    """Class means with their intervals; None where no line has two runs."""
+    wide = [i for i, c in enumerate(data.columns) if c.kind in ("class", "overall")]
+    if not any(len(line.runs[i].values) > 1 for line in data.lines for i in wide):
+        return None
+    shown = _plain(tables.table_of(data, wide, interval=True))
+    return shown | {"notes": tables.interval_notes(data, wide)}
+
+
+def _plain(table: tables.Table) -> dict[str, Any]:
+    """A table of strings as the page shows it; the page itself says of captions that it is lab."""
+    return {
+        "title": table.title.removesuffix(" (lab)"),
+        "header": table.header,
+        "body": table.body,
+        "notes": table.notes,
     }
 
 

@@ -5,59 +5,17 @@ inside the functions, and neither a clock nor a random number shapes the bytes.
 `report.html` puts the pictures beneath its tables.
 """
 
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
-from io import StringIO
 from typing import Any
 
+from adapterxlt.report import svg
+from adapterxlt.report.pivots import Column, Line, Pivot
 from adapterxlt.report.summaries import Summary
-from adapterxlt.report.tables import Column, Line, Pivot, column_name, percent, score_text
+from adapterxlt.report.tables import column_name, percent, score_text
 
-# (light, dark) of each series: the hues of Okabe and Ito (2008), darkened or lightened until they
-# reach a contrast of 3:1 against the page; marker shapes tell the series apart without colour.
-SERIES = (
-    ("#0072b2", "#56b4e9"),
-    ("#c44e00", "#ff9a4d"),
-    ("#00805c", "#2fcf9f"),
-    ("#a8437d", "#f0a3cf"),
-    ("#8f6500", "#f0cf52"),
-    ("#5b4bb5", "#b3a7ff"),
-    ("#5c5c5c", "#c4c4c4"),
-)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDEST_TARGETS = 30
-
-# Stand-ins that matplotlib can draw with; `_restyle` turns them into colours of the page.
-_INK, _RULE = "#0a0bf0", "#0a0bf1"
-_STANDINS = {_INK: "currentColor", _RULE: "var(--rule,#9a9a9a)"}
-_STANDINS |= {f"#0a0b0{i}": f"var(--s{i},{light})" for i, (light, _) in enumerate(SERIES)}
-_REFERENCE = re.compile(r"(?:href=\"#|url\(#)([^\")]+)")
-_INLINE_STYLE = re.compile(r' style="([^"]*)"')
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "text.parse_math": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.edgecolor": _RULE,
-    "grid.color": _RULE,
-    "grid.alpha": 0.35,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "legend.frameon": False,
-}
 
 
 @dataclass(frozen=True)
@@ -84,7 +42,7 @@ def shots_picture(data: Pivot, prefix: str) -> Picture:
             for rank, name in enumerate(names):
                 _curve(ax, [line for line in data.lines if line.label == name], i, rank, ticks)
             if (floor := data.baseline[i]) is not None:
-                ax.axhline(100 * floor, color=_INK, linewidth=0.8, linestyle=(0, (1, 3)))
+                ax.axhline(100 * floor, color=svg.INK, linewidth=0.8, linestyle=(0, (1, 3)))
             ax.set_title(_panel_name(data.columns[i]))
             ax.set_xticks(range(len(ticks)), [str(shots) for shots in ticks])
             ax.set_xlim(-0.4, len(ticks) - 0.6)
@@ -100,6 +58,7 @@ def shots_picture(data: Pivot, prefix: str) -> Picture:
         "Bands and bars: one standard deviation of single runs to each side, as under ± in the "
         "table. Zero-shot scores are carried across as a thin dashed line; dotted: always "
         "answering the most frequent label."
+        + _bound_words(data, " Dashed lines with hollow marks: upper bounds.")
     )
     return _picture(f"{data.task}: score against shots", caption, data, prefix, 9.0, height, paint)
 
@@ -108,7 +67,9 @@ def heat_picture(data: Pivot, prefix: str) -> Picture:
     """Mean score of every target by regime, a block for each number of shots."""
     shown = [i for i, c in enumerate(data.columns) if c.kind in ("target", "overall")]
     blocks = [[line for line in data.lines if line.shots == shots] for shots in _shots(data)]
-    means = [m for line in data.lines for i in shown if (m := line.cells[i].mean) is not None]
+    # Upper bounds are no results, so they do not stretch the colours of those that are.
+    ranked = [line for line in data.lines if not line.upper_bound] or data.lines
+    means = [m for line in ranked for i in shown if (m := line.cells[i].mean) is not None]
     low, high = min(means, default=0.0), max(means, default=1.0)
 
     def paint(figure: Any) -> None:
@@ -117,7 +78,7 @@ def heat_picture(data: Pivot, prefix: str) -> Picture:
         for ax, block in zip(axes, blocks, strict=True):
             for y, line in enumerate(block):
                 for x, i in enumerate(shown):
-                    _tile(ax, x, y, line.cells[i], low, high)
+                    _tile(ax, x, y, line.cells[i], low, high, bound=line.upper_bound)
             ax.set_xlim(-0.5, len(shown) - 0.5)
             ax.set_ylim(len(block) - 0.5, -0.5)
             ax.set_title(_shots_name(block[0].shots), loc="left")
@@ -135,6 +96,7 @@ def heat_picture(data: Pivot, prefix: str) -> Picture:
         f"Mean {data.metric} x 100 by regime and target. The darkest tile is the lowest mean of "
         f"the picture ({percent(low)}), the lightest the highest ({percent(high)}); – has no "
         "score, * lacks some."
+        + _bound_words(data, " Upper bounds stand apart: framed by dashes, left out of the range.")
     )
     return _picture(f"{data.task}: targets by regimes", caption, data, prefix, wide, tall, paint)
 
@@ -154,7 +116,7 @@ def spread_picture(data: Pivot, prefix: str) -> Picture | None:
             for place, line in enumerate(block):
                 dodge = (place - (len(block) - 1) / 2) * 0.8 / densest
                 cells = [line.cells[i] for i in shown]
-                _dots(ax, cells, dodge, names.index(line.label), line.label)
+                _dots(ax, cells, dodge, names.index(line.label), line)
             ax.set_yticks([i + 0.5 for i in range(len(shown) - 1)], minor=True)
             ax.grid(axis="y", which="minor", alpha=0.8)
             ax.grid(visible=False, axis="y", which="major")
@@ -170,6 +132,7 @@ def spread_picture(data: Pivot, prefix: str) -> Picture | None:
     caption = (
         f"One dot a run (draw and seed) of a target: {data.metric} x 100. Dots far apart on one "
         "height mean that the score hangs on the draw of shots or on the seed of training."
+        + _bound_words(data, " Hollow: upper bounds.")
     )
     return _picture(f"{data.task}: spread of the runs", caption, data, prefix, 9.0, tall, paint)
 
@@ -203,13 +166,10 @@ def sharing_picture(
     tall = 1.0 + 0.62 * max(len(kinds), 1)
     title = "What sharing saved"
     return Picture(
-        title, caption, _svg(f"{title}{' (lab)' if lab else ''}", caption, prefix, 9.0, tall, paint)
+        title,
+        caption,
+        svg.draw(f"{title}{' (lab)' if lab else ''}", caption, prefix, 9.0, tall, paint),
     )
-
-
-def palette_css(place: int) -> str:
-    """CSS declarations of the series colours: `place` 0 for a light page, 1 for a dark one."""
-    return "".join(f"--s{i}:{pair[place]};" for i, pair in enumerate(SERIES))
 
 
 def _picture(
@@ -222,7 +182,7 @@ def _picture(
     paint: Callable[[Any], None],
 ) -> Picture:
     title = f"{title} (lab)" if data.lab else title
-    return Picture(title, caption, _svg(title, caption, prefix, width, height, paint))
+    return Picture(title, caption, svg.draw(title, caption, prefix, width, height, paint))
 
 
 def _curve(ax: Any, lines: Sequence[Line], column: int, rank: int, ticks: Sequence[int]) -> None:
@@ -234,37 +194,46 @@ def _curve(ax: Any, lines: Sequence[Line], column: int, rank: int, ticks: Sequen
     xs = [x for x, _, _ in known]
     means = [100 * (cell.mean or 0.0) for _, cell, _ in known]
     sds = [100 * (cell.sd or 0.0) for _, cell, _ in known]
-    dashes = "--" if known[0][2].upper_bound else "-"
-    marker = MARKERS[rank % len(MARKERS)]
-    label = known[0][2].label
-    ax.plot(xs, means, color=colour, linestyle=dashes, marker=marker, markersize=4.5, label=label)
+    first = known[0][2]
+    looks = _looks(rank, first) | {"linestyle": "--" if first.upper_bound else "-"}
+    ax.plot(xs, means, markersize=4.5, label=first.label, **looks)
     lower = [mean - sd for mean, sd in zip(means, sds, strict=True)]
     upper = [mean + sd for mean, sd in zip(means, sds, strict=True)]
     if len(xs) > 1:
         ax.fill_between(xs, lower, upper, color=colour, alpha=0.14, linewidth=0)
     else:
         ax.vlines(xs, lower, upper, color=colour, linewidth=1.2)
-        if xs == [0] and ticks[0] == 0 and len(ticks) > 1:
+        if xs == [0] and ticks[0] == 0 and len(ticks) > 1 and not first.upper_bound:
             ax.axhline(means[0], color=colour, linewidth=0.7, linestyle=(0, (4, 4)), alpha=0.7)
 
 
-def _dots(ax: Any, cells: Sequence[Summary], dodge: float, rank: int, name: str) -> None:
+def _dots(ax: Any, cells: Sequence[Summary], dodge: float, rank: int, line: Line) -> None:
     xs = [100 * score for cell in cells for score in cell.scores]
     ys = [place + dodge for place, cell in enumerate(cells) for _ in cell.scores]
     if not xs:
         return
-    marker = MARKERS[rank % len(MARKERS)]
-    ax.plot(xs, ys, marker, color=_colour(rank), markersize=3.4, alpha=0.75, label=name)
+    looks = _looks(rank, line) | {"linestyle": "none"}
+    ax.plot(xs, ys, markersize=3.4, alpha=0.75, label=line.label, **looks)
 
 
-def _tile(ax: Any, x: int, y: int, cell: Summary, low: float, high: float) -> None:
+def _looks(rank: int, line: Line) -> dict[str, Any]:
+    """Colour and marker of a regime; an upper bound's marker is hollow."""
+    looks: dict[str, Any] = {"color": _colour(rank), "marker": MARKERS[rank % len(MARKERS)]}
+    return looks | ({"markerfacecolor": "none"} if line.upper_bound else {})
+
+
+def _bound_words(data: Pivot, words: str) -> str:
+    return words if any(line.upper_bound for line in data.lines) else ""
+
+
+def _tile(ax: Any, x: int, y: int, cell: Summary, low: float, high: float, *, bound: bool) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
     if cell.mean is None:
         ax.text(x, y, score_text(cell), ha="center", va="center")
         return
-    place = (cell.mean - low) / (high - low) if high > low else 0.5
+    place = min(max((cell.mean - low) / (high - low), 0.0), 1.0) if high > low else 0.5
     # cividis reads the same with and without colour vision, on a light and on a dark page.
     red, green, blue, _ = colormaps["cividis"](place)
     light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
@@ -272,6 +241,10 @@ def _tile(ax: Any, x: int, y: int, cell: Summary, low: float, high: float) -> No
     tile.set_clip_on(False)
     ax.add_patch(tile)
     ink = "#000000" if light else "#ffffff"
+    if bound:
+        frame = Rectangle((x - 0.46, y - 0.43), 0.92, 0.86, fill=False, edgecolor=ink)
+        frame.set_linestyle((0, (3, 2)))
+        ax.add_patch(frame)
     ax.text(x, y, score_text(cell), ha="center", va="center", fontsize=8, color=ink)
 
 
@@ -295,89 +268,6 @@ def _legend(figure: Any, axes: Sequence[Any]) -> None:
         figure.legend(list(found.values()), names, loc="outside lower left", ncols=3)
 
 
-def _svg(
-    title: str,
-    description: str,
-    prefix: str,
-    width: float,
-    height: float,
-    paint: Callable[[Any], None],
-) -> str:
-    """Draw on a `width` x `height` inch figure and return SVG fit for the inside of a page."""
-    with _style(prefix):
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        paint(figure)
-        out = StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _restyle(out.getvalue(), title, description, prefix)
-
-
-@contextmanager
-def _style(prefix: str) -> Iterator[None]:
-    import matplotlib
-
-    with warnings.catch_warnings(), matplotlib.rc_context():
-        # Text stays text, so a glyph that matplotlib's own font lacks is the browser's to find.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        # The user's matplotlibrc must not shape the page.
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        matplotlib.rcParams["svg.hashsalt"] = prefix
-        yield
-
-
-def _restyle(svg: str, title: str, description: str, prefix: str) -> str:
-    """Strip what a page does not need, take over the page's colours, make the ids unique."""
-    width, height = (float(v) for v in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0])
-    inside = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
-    for unwanted in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
-        inside = re.sub(unwanted, "", inside, flags=re.DOTALL)
-    names = {name: f"{prefix}-{i}" for i, name in enumerate(_unique(_REFERENCE, inside))}
-    styles = {text: f"{prefix}s{i}" for i, text in enumerate(_unique(_INLINE_STYLE, inside))}
-
-    def rename(found: re.Match[str]) -> str:
-        return f' id="{names[found[1]]}"' if found[1] in names else ""
-
-    def mend(match: re.Match[str]) -> str:
-        tag = match.group(0).replace("xlink:href", "href")
-        tag = re.sub(r' transform="rotate\(-?0 [^"]*"', "", tag)
-        tag = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number.group(0)):.2f}", tag)
-        tag = _REFERENCE.sub(lambda found: found[0].replace(found[1], names[found[1]]), tag)
-        tag = _INLINE_STYLE.sub(lambda found: f' class="{styles[found[1]]}"', tag)
-        return re.sub(r' id="([^"]+)"', rename, tag)
-
-    inside = re.sub(r"<[^>]+>", mend, inside)
-    inside = re.sub(r"\s*\n\s*", "\n", inside).strip()
-    # A rule for each distinct style instead of its text at every dot: a third of the bytes.
-    rules = "".join(f".{name}{{{_colours(text)}}}" for text, name in styles.items())
-    size = f"width:100%;min-width:{width:.0f}px;max-width:{1.6 * width:.0f}px"
-    return (
-        f'<svg role="img" aria-labelledby="{prefix}-t {prefix}-d" '
-        f'viewBox="0 0 {width:g} {height:g}" '
-        f'style="{size};font-family:system-ui,sans-serif;stroke-linejoin:round;stroke-linecap:butt">\n'
-        f'<title id="{prefix}-t">{escape(title)}</title>\n'
-        f'<desc id="{prefix}-d">{escape(description)}</desc>\n'
-        f"<style>{rules}</style>\n{inside}\n</svg>"
-    )
-
-
-def _unique(pattern: re.Pattern[str], text: str) -> list[str]:
-    tags = re.findall(r"<[^>]+>", text)
-    return list(dict.fromkeys(found for tag in tags for found in pattern.findall(tag)))
-
-
-def _colours(style: str) -> str:
-    """The style with the page's font and colours instead of matplotlib's font and the stand-ins."""
-    style = re.sub(r"font-family: [^;]*; ", "", style)
-    for standin, colour in _STANDINS.items():
-        style = style.replace(standin, colour)
-    return style.replace(": ", ":").replace("; ", ";")
-
-
 def _names(data: Pivot) -> list[str]:
     """The regimes' labels, each once, in the order that fixes their colours."""
     return list(dict.fromkeys(line.label for line in data.lines))
@@ -388,7 +278,7 @@ def _shots(data: Pivot) -> list[int]:
 
 
 def _colour(rank: int) -> str:
-    return f"#0a0b0{rank % len(SERIES)}"
+    return f"#0a0b0{rank % len(svg.SERIES)}"
 
 
 def _panel_name(column: Column) -> str:

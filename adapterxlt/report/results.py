@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapterxlt.core.plan import Cell
 from adapterxlt.core.tasks import TASKS
+from adapterxlt.report import costs
 from adapterxlt.run.scheduler import Outcome
 from adapterxlt.run.study import Study
 
@@ -16,14 +18,21 @@ Row = dict[str, Any]
 
 
 def collect(study: Study) -> list[Row]:
-    """One row per cell and metric, in the plan's order; scores are shares in 0..1."""
+    """One row per cell and metric, in the plan's order; scores are shares in 0..1.
+
+    What a row's costs count is said at `report.costs.of_cell`.
+    """
     rows = []
     recipe = study.recipe
+    bounds = upper_bounds(study)
+    spent: dict[str, Row] = {}
     for cell, key in study.plan.cells.items():
         record = study.store.read(key)
         if record is None:
             continue
-        source = cell.role == "source"
+        # Regimes may share an evaluation.
+        if key not in spent:
+            spent[key] = costs.of_cell(study, key, cell.task)
         for metric, values in record.facts["metrics"].items():
             rows.append(
                 {
@@ -32,18 +41,19 @@ def collect(study: Study) -> list[Row]:
                     "metric": metric,
                     "primary": metric == TASKS[cell.task].primary,
                     "regime": cell.regime,
+                    "upper_bound": cell.regime in bounds,
                     "source": recipe.source,
                     "target": cell.target,
                     "role": cell.role,
-                    "resource_class": "source" if source else recipe.class_of(cell.target),
+                    "resource_class": _class(study, cell),
                     "shots": cell.shots,
                     "draw": cell.draw,
                     "seed": cell.seed,
                     "score": values["score"],
                     "n": record.facts["n"],
                     "baseline": values["baseline"],
-                    "upper_bound": False,
                     "lab": TASKS[cell.task].lab,
+                    **spent[key],
                     "evaluate_key": key,
                     "train_key": record.stage["inputs"]["trained"],
                 }
@@ -51,9 +61,16 @@ def collect(study: Study) -> list[Row]:
     return rows
 
 
+def upper_bounds(study: Study) -> set[str]:
+    """Names of the regimes in which something is chosen by target labels."""
+    regimes = study.recipe.regime_list
+    return {regime.name for regime in regimes if regime.upper_bound}
+
+
 def missing(study: Study, outcome: Outcome | None = None) -> list[Row]:
     """Cells without a score, each with the reason."""
     rows = []
+    bounds = upper_bounds(study)
     for cell, key in study.plan.cells.items():
         if key in study.store:
             continue
@@ -66,7 +83,10 @@ def missing(study: Study, outcome: Outcome | None = None) -> list[Row]:
             {
                 "task": cell.task,
                 "regime": cell.regime,
+                "upper_bound": cell.regime in bounds,
                 "target": cell.target,
+                "role": cell.role,
+                "resource_class": _class(study, cell),
                 "shots": cell.shots,
                 "draw": cell.draw,
                 "seed": cell.seed,
@@ -79,6 +99,7 @@ def missing(study: Study, outcome: Outcome | None = None) -> list[Row]:
 def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
     """What the page says of a study besides its rows: recipe, regimes, stages, versions, data."""
     plan, recipe = study.plan, study.recipe
+    bounds = upper_bounds(study)
     stages, versions = [], {}
     for key, stage in plan.stages.items():
         record = study.store.read(key)
@@ -110,7 +131,11 @@ def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
         "overrides": list(study.loaded.overrides),
         "resolved": study.loaded.resolved_text(),
         "regimes": [
-            {"name": r.name, "phases": [phase.describe() for phase in r.phases]}
+            {
+                "name": r.name,
+                "upper_bound": r.name in bounds,
+                "phases": [phase.describe() for phase in r.phases],
+            }
             for r in recipe.regime_list
         ],
         "stages": stages,
@@ -125,6 +150,10 @@ def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
         "lab": recipe.is_lab or any(TASKS[task].lab for task in recipe.tasks),
         "precision": recipe.precision,
     }
+
+
+def _class(study: Study, cell: Cell) -> str:
+    return "source" if cell.role == "source" else study.recipe.class_of(cell.target)
 
 
 def _kind(stage: Any) -> str:

@@ -1,16 +1,19 @@
-"""Means and spreads of tidy result rows, with the standard library alone.
+"""Means, spreads and intervals of tidy result rows, with the standard library alone.
 
 It says what a mean is over and what a spread is of; it never guesses a score that is not there and
-never judges significance. `report.tables` arranges what is computed here.
+never judges significance. `report.tables` arranges what is computed here. The quantile of Student's
+t is SciPy's, which is imported when the first interval is asked for.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Row = Mapping[str, Any]
 
+UPPER_BOUND = "(upper bound)"
 CLASS_ORDER = ("high", "mid", "low", "unseen")
 
 # What is fixed within one cell: its rows differ in `draw` and `seed` only.
@@ -51,6 +54,69 @@ class Summary:
         return self.missing == 0 and self.absent == 0
 
 
+@dataclass(frozen=True)
+class Runs:
+    """A mean over languages, run by run: what an interval of it is computed from.
+
+    `values` has one fraction a run (draw and seed), the plain mean over the languages of the
+    column in that run, in the order of draw and seed; `left_out` counts the runs that lack a
+    language and have no value.
+    """
+
+    values: tuple[float, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval of the mean over runs, by Student's t; fractions, not clipped."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def runs_of(rows: Iterable[Row], languages: Iterable[str], lacking: Iterable[Row] = ()) -> Runs:
+    """The runs of one line and column; `lacking` has the runs that a language has no row for."""
+    wanted = set(languages)
+    found: dict[tuple[Any, ...], dict[str, float | None]] = {}
+    for row in sorted(rows, key=run_order):
+        run = (_order(row["draw"]), _order(row["seed"]))
+        found.setdefault(run, {})[str(row["target"])] = _score(row)
+    for entry in lacking:
+        if "seed" in entry:
+            run = (_order(entry.get("draw")), _order(entry["seed"]))
+            found.setdefault(run, {})[str(entry["target"])] = None
+    values = []
+    for run in sorted(found):
+        scores = [found[run].get(language) for language in sorted(wanted)]
+        whole = [score for score in scores if score is not None]
+        if whole and len(whole) == len(wanted):
+            values.append(mean_of(whole))
+    return Runs(tuple(values), len(found) - len(values))
+
+
+def interval_of(values: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Student's t interval of the mean of independent runs; None with fewer than two.
+
+    It answers how much seeds and draws move the mean for these languages, not how it would be for
+    other languages.
+    """
+    if len(values) < 2:
+        return None
+    mean = mean_of(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    reach = _quantile(level, len(values) - 1) * math.sqrt(variance / len(values))
+    return Interval(mean, mean - reach, mean + reach)
+
+
+@lru_cache(maxsize=256)
+def _quantile(level: float, freedom: int) -> float:
+    from scipy.stats import t  # type: ignore[import-untyped]
+
+    return float(t.ppf(0.5 + level / 2, freedom))
+
+
 def summarize(
     rows: Iterable[Row],
     by: Sequence[str] = ("task", "regime", "shots", "target"),
@@ -59,7 +125,8 @@ def summarize(
     """Summaries of the groups that `by` makes, in the order of their values; see `Summary`.
 
     `metric` None takes each task's primary metric. The source language's own test set is left out
-    unless `by` names `role`, so that it never enters a mean over targets.
+    unless `by` names `role`, so that it never enters a mean over targets; so are upper bounds
+    unless `by` names `regime` or `upper_bound`, so that they enter no mean with others.
     ValueError on a column that the rows do not have.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -70,6 +137,8 @@ def summarize(
         if not (row["primary"] if metric is None else row["metric"] == metric):
             continue
         if row["role"] == "source" and "role" not in by:
+            continue
+        if row["upper_bound"] and not {"regime", "upper_bound"} & set(by):
             continue
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
     ordered = sorted(groups, key=lambda values: tuple(_order(value) for value in values))

@@ -15,8 +15,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from adapterxlt.report.html import PAGE_LIMIT, build, leaders, sharing, spread_words
-from adapterxlt.report.tables import pivot
+from adapterxlt.report.headlines import leaders, spread_words
+from adapterxlt.report.html import PAGE_LIMIT, build
+from adapterxlt.report.pivots import pivot
+from adapterxlt.report.sharing import sharing
 
 Row = dict[str, Any]
 Study = dict[str, Any]
@@ -92,7 +94,7 @@ def test_page_is_sound_and_says_what_it_is(page: str) -> None:
     assert captions and all("lab" in caption for caption in captions)
     assert "Does joint training" in found.text and "# the ones of the paper" in found.text
     assert "oracle-stop (upper bound)" in found.text
-    assert not re.search(r">oracle-stop<(?!/h3)", page)
+    assert not re.search(r">oracle-stop<", page)
     assert found.text.count("no spread") == 0
 
 
@@ -281,9 +283,10 @@ def test_two_thousand_rows_fit(rows_of: Callable[..., list[Row]], study_of: Any)
     targets = {f"lab-{i:02d}": (classes[i % 4], 0.8 - 0.02 * i) for i in range(23)}
     rows = rows_of(targets=targets, shots=(5, 10, 100, 500))
     assert 1_900 <= len(rows) <= 2_000
-    before = time.perf_counter()
+    # Of this process alone: other work on the machine is not the page's.
+    before = time.process_time()
     page = build(rows, study_of(rows))
-    assert time.perf_counter() - before < 20
+    assert time.process_time() - before < 20
     assert_sound(page)
     more = [*rows, *rows_of(targets=targets, shots=(1000,), seeds=(2, 3))]
     large = build(more, study_of(more))

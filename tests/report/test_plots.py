@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from adapterxlt.report import plots
-from adapterxlt.report.tables import pivot
+from adapterxlt.report.pivots import pivot
 
 Row = dict[str, Any]
 DRAW = [plots.shots_picture, plots.heat_picture, plots.spread_picture]

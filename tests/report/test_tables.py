@@ -12,15 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapterxlt.report.summaries import summarize
-from adapterxlt.report.tables import (
-    BASELINE,
-    NO_SCORE,
-    UPPER_BOUND,
-    pivot,
-    score_table,
-    text_table,
-)
+from adapterxlt.report.pivots import pivot
+from adapterxlt.report.summaries import UPPER_BOUND, summarize
+from adapterxlt.report.tables import BASELINE, NO_SCORE, score_table, text_table
 
 Row = dict[str, Any]
 RowOf = Callable[..., Row]
