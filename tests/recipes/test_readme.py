@@ -1,0 +1,51 @@
+"""What the README shows works as it stands there: the study, and a regime that is not shipped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from adapterxlt.core.recipe import parse_recipe
+from adapterxlt.core.regimes import builtin_regimes
+from adapterxlt.run.study import Study
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+BLOCKS = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def block(opening: str) -> str:
+    found = [text for text in BLOCKS if text.startswith(opening)]
+    assert len(found) == 1, f"one block opens with {opening!r}"
+    return found[0]
+
+
+def test_the_study_of_the_readme_is_a_recipe() -> None:
+    text = block("name: my-study")
+    recipe = parse_recipe(text, "my-study.yaml").recipe
+    assert recipe.targets == ("fi", "uk", "mr") and len(text.splitlines()) <= 20
+
+
+def test_a_new_regime_is_a_file(tmp_path: Path) -> None:
+    text = block("name: intermediate-then-joint")
+    assert "intermediate-then-joint" not in builtin_regimes()
+    path = tmp_path / "intermediate-then-joint.yaml"
+    path.write_text(text, encoding="utf-8")
+    study = Study.open(
+        README.parent / "recipes" / "quickstart" / "lab.yaml",
+        store=tmp_path / "store",
+        overrides=[f"regimes=[zero-shot, '{path}']", "intermediate=[lab-nli]"],
+    )
+    chains = [s for s in study.plan.stages.values() if "below" in s.inputs]
+    assert chains and all(s.params["objective"] == "surgery" for s in chains)
+    first = study.plan.stages[chains[0].inputs["below"]]
+    assert {stream["task"] for stream in first.params["streams"]} == {"lab-nli"}
+    assert len(first.params["streams"]) == 1 + len(study.recipe.targets)
+
+
+@pytest.mark.parametrize("name", sorted(builtin_regimes()))
+def test_the_readme_names_every_regime(name: str) -> None:
+    text = README.read_text(encoding="utf-8")
+    short = re.sub(r"^(intermediate-multilingual|multi-stage|multitask)(?=-)", "", name)
+    assert f"`{name}`" in text or f"`{short}`" in text
