@@ -235,6 +235,8 @@ class Regime(Closed):
                 raise ValueError(f"{say}adapter {phase.adapter} needs a phase before it")
             if phase.start != "last" and (first or phase.adapter in ("new", "fuse")):
                 raise ValueError(f"{say}start {phase.start} needs a phase to go on from")
+            if phase.task_adapter and not (first or phase.adapter in ("new", "stack")):
+                raise ValueError(f"{say}task_adapter is for a new or stacked adapter")
             if phase.heads == "freeze" and first:
                 raise ValueError(f"{say}there is no head to freeze yet")
             if phase.adapter == "fuse":

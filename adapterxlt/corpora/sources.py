@@ -100,6 +100,9 @@ class FolderCorpus:
         self.notes = notes
         self._rows: dict[tuple[str, str, str], list[Row]] = {}
         self._infos: dict[Path, DataInfo] = {}
+        # A plan asks the same question for each of thousands of cells.
+        self._paths: dict[tuple[str, str, str], Path] = {}
+        self._have: dict[tuple[str, str], list[str]] = {}
         if not self.folder.is_dir():
             raise UsageError("no such data folder", where=str(folder), hint="see --data")
 
@@ -147,9 +150,19 @@ class FolderCorpus:
         return next((place for place in places if _files(place)), places[0])
 
     def _splits(self, task: str, language: str) -> list[str]:
-        return sorted({p.name.partition(".")[0] for p in _files(self._place(task, language))})
+        at = (task, language)
+        if at not in self._have:
+            files = _files(self._place(task, language))
+            self._have[at] = sorted({p.name.partition(".")[0] for p in files})
+        return self._have[at]
 
     def _path(self, task: str, language: str, split: str) -> Path:
+        at = (task, language, split)
+        if at not in self._paths:
+            self._paths[at] = self._find(task, language, split)
+        return self._paths[at]
+
+    def _find(self, task: str, language: str, split: str) -> Path:
         place = self._place(task, language)
         stem = place / f"{split}.jsonl"
         for path in (stem.with_name(stem.name + ".gz"), stem):

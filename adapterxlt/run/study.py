@@ -183,19 +183,26 @@ def data_faults(loaded: LoadedRecipe, corpus: FolderCorpus | LabCorpus) -> list[
 
     places: dict[str, tuple[str | int, ...]] = {recipe.source: ("source",)}
     places |= {target: ("targets", i) for i, target in enumerate(recipe.targets)}
+    absent: set[tuple[str, str]] = set()
     source_scored = not all(r.per_target for r in recipe.regime_list)
     for task in recipe.tasks:
         with noted("source"):
             corpus.info(task, recipe.source, "train")
         for language, path in places.items():
             if language != recipe.source or source_scored:
+                before = len(faults)
                 with noted(*path):
                     corpus.info(task, language, "test")
+                # Said once of a language that it has nothing.
+                if len(faults) > before:
+                    absent.add((task, language))
     order = [regime.name for regime in recipe.regime_list]
     for name, task, language, shots in dict.fromkeys(
         (regime.name, task, language, shots) for regime, task, language, shots in demands(recipe)
     ):
         regime_at = ("regimes", order.index(name))
+        if (task, language) in absent:
+            continue
         listed = language in recipe.intermediate.get(task, ())
         at = ("intermediate", task) if listed else places.get(language, regime_at)
         with noted(*at):
