@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from adapterxlt.core import cost
+from adapterxlt.core.tasks import TASKS
 from adapterxlt.run.scheduler import Outcome, Silent
 from adapterxlt.run.study import Study
 from adapterxlt.store.files import read_json
@@ -268,8 +269,10 @@ class _Display(Silent):
         facts = record.facts if record is not None else {}
         text = f"loss {facts['final_loss']:.3f}" if "final_loss" in facts else ""
         if "metrics" in facts:
-            name, values = next(iter(facts["metrics"].items()))
-            text = f"{name} {100 * values['score']:.1f}"
+            name = TASKS[self.study.plan.stages[key].params["data"]["task"]].primary
+            text = f"{name} {100 * facts['metrics'][name]['score']:.1f}"
+        if "chosen" in facts:
+            text = f"snapshot {facts['chosen']} of {len(facts['scores'])}"
         if error is not None:
             text = f"FAILED: {error}"
         left = f"left ~{duration(self.left())}"

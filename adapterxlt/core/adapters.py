@@ -70,6 +70,14 @@ class AdapterSpec(Closed):
         """The method's own parameters, as given."""
         return dict(self.__pydantic_extra__ or {})
 
+    def describe(self) -> str:
+        """What was given, on one line."""
+        fields = {
+            name: getattr(self, name) for name in sorted(self.model_fields_set & {"leave_out"})
+        }
+        given = [f"{name} {value}" for name, value in {**self.given, **fields}.items()]
+        return ", ".join([*([self.method] if "method" in self.model_fields_set else []), *given])
+
     def over(self, base: AdapterSpec) -> AdapterSpec:
         """This one's fields over those of ``base``; of another method, parameters are dropped."""
         mine = {name: getattr(self, name) for name in self.model_fields_set}

@@ -309,6 +309,20 @@ class Regime(Closed):
         """Whether anything is chosen with the labels it is scored on."""
         return any(how == "oracle" for how in (self.finish, *(p.start for p in self.phases)))
 
+    def describe(self) -> list[str]:
+        """A line for each phase, and one for what differs besides."""
+        finish: Any = self.finish
+        if isinstance(finish, dict):
+            finish = " + ".join(f"{weight:g} x {name}" for name, weight in finish.items())
+        said = {
+            "evaluated": None if finish == "last" else finish,
+            "layers dropped in evaluation": self.evaluation_drop,
+            "task adapter": self.task_adapter and self.task_adapter.describe(),
+            "language adapter": self.language_adapter and self.language_adapter.describe(),
+        }
+        more = [f"{what}: {value}" for what, value in said.items() if value is not None]
+        return [*(phase.describe() for phase in self.phases), *more]
+
     @property
     def evaluation_drop(self) -> int | None:
         """How many layers' adapters are skipped when it is evaluated."""

@@ -134,7 +134,7 @@ def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
             {
                 "name": r.name,
                 "upper_bound": r.name in bounds,
-                "phases": [phase.describe() for phase in r.phases],
+                "phases": r.describe(),
             }
             for r in recipe.regime_list
         ],
