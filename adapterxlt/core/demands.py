@@ -37,6 +37,9 @@ def worn_languages(recipe: Recipe) -> list[str]:
     wanted = recipe.language_adapters
     assert wanted is not None
     found = [recipe.source, *recipe.targets]
+    wears = {phase.wear for regime in recipe.regime_list for phase in regime.phases}
+    # A bilingual adapter is trained on text, whatever its languages' own adapters are.
+    whole = list(found) if "pair" in wears else []
     for regime in recipe.regime_list:
         for phase in regime.phases:
             words = phase.wear if isinstance(phase.wear, tuple) else ()
@@ -45,4 +48,4 @@ def worn_languages(recipe: Recipe) -> list[str]:
                 for task in recipe.intermediate or ("",):
                     found += recipe.members(word, task, recipe.source)
     combined = [code for name in found for code in wanted.combine.get(name, {name: 1.0})]
-    return list(dict.fromkeys(combined))
+    return list(dict.fromkeys([*combined, *whole]))

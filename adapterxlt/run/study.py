@@ -185,9 +185,15 @@ def data_faults(loaded: LoadedRecipe, corpus: FolderCorpus | LabCorpus) -> list[
     places |= {target: ("targets", i) for i, target in enumerate(recipe.targets)}
     absent: set[tuple[str, str]] = set()
     source_scored = not all(r.per_target for r in recipe.regime_list)
+    chooses = any(
+        "source-dev" in (regime.finish, *(phase.start for phase in regime.phases))
+        for regime in recipe.regime_list
+    )
     for task in recipe.tasks:
         with noted("source"):
             corpus.info(task, recipe.source, "train")
+            if chooses:
+                corpus.info(task, recipe.source, "validation")
         for language, path in places.items():
             if language != recipe.source or source_scored:
                 before = len(faults)
@@ -235,8 +241,12 @@ def _spec_faults(loaded: LoadedRecipe, backbone: BackboneInfo) -> Iterator[Fault
     if recipe.language_adapters is not None:
         specs[("language_adapters", "adapter")] = recipe.language_adapters.adapter
     for i, regime in enumerate(recipe.regime_list):
-        named = {"task_adapter": regime.task_adapter, "language_adapter": regime.language_adapter}
-        specs |= {("regimes", i, name): spec for name, spec in named.items() if spec is not None}
+        of_language = recipe.language_adapter(regime)
+        if regime.language_adapter is not None and of_language is not None:
+            specs["regimes", i, "language_adapter"] = of_language
+        phases = enumerate(regime.phases)
+        own = [j for j, phase in phases if phase.task_adapter or regime.task_adapter]
+        specs |= {("regimes", i, "phases", j): recipe.phase_adapter(regime, j) for j in own}
     layers = backbone.shape.layers
     for i, regime in enumerate(recipe.regime_list):
         for drop in (regime.drop, *(phase.drop for phase in regime.phases)):
@@ -244,9 +254,5 @@ def _spec_faults(loaded: LoadedRecipe, backbone: BackboneInfo) -> Iterator[Fault
                 what = f"regime {regime.name!r} drops {drop} of the backbone's {layers} layers"
                 yield Fault(what, loaded.where("regimes", i), f"take {layers - 1} or fewer")
     for path, spec in specs.items():
-        whole = spec
-        if path[0] == "regimes":
-            base = recipe.language_adapters if path[-1] == "language_adapter" else None
-            whole = spec.over(base.adapter if base is not None else recipe.task_adapter)
-        for field, what, hint in whole.faults(backbone.shape):
+        for field, what, hint in spec.faults(backbone.shape):
             yield Fault(what, loaded.where(*path, field), hint)

@@ -86,7 +86,11 @@ BAD = {
     "not a number": (BASE + "budget: {lr: .nan}\n", 6, "budget.lr: "),
     "negative": (BASE + "budget: {lr: -1}\n", 6, "greater than 0, not -1"),
     "seed too large": (BASE + "seeds: [3000000000]\n", 6, "seeds.0: "),
-    "both lengths": (BASE + "budget: {steps: 3, epochs: 4}\n", 6, "give one of steps, epochs and examples"),
+    "both lengths": (
+        BASE + "budget: {steps: 3, epochs: 4}\n",
+        6,
+        "give one of steps, epochs and examples",
+    ),
     "unknown scheme of classes": (BASE + "classes: jushi\n", 6, "classes: "),
     "classes with a word for a list": (BASE + "classes: {low: fi}\n", 6, "classes.low: "),
     "classes as a number": (BASE + "classes: 3\n", 6, "classes: "),

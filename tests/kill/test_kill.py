@@ -49,7 +49,8 @@ def unfinished(store: Path) -> int:
 
 def outcome(recipe: Path, store: Path, backbone: Path) -> tuple[list[dict], dict[str, dict]]:
     study = Study.open(recipe, store=store, backbone=str(backbone))
-    rows = collect(study)
+    # Time and memory are the machine's, all else is the study's.
+    rows = [row | {"seconds": None, "peak_memory": None} for row in collect(study)]
     files = {key: dict(study.store.read(key).files) for key in study.plan.stages}  # type: ignore[union-attr]
     return rows, files
 
