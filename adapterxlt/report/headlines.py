@@ -35,8 +35,7 @@ def headline(data: Pivot) -> str:
     if not first:
         return f"On {where}, no regime has a score for every target language yet."
     who = " and ".join(
-        f"{line.label} {'zero-shot' if line.shots == 0 else f'at {line.shots} shots'}"
-        for line in first
+        line.label + (f" at {line.shots} shots" if line.shots else "") for line in first
     )
     best = first[0].cells[place]
     scored = " and ".join(_counted(line.cells[place].count, "scored run") for line in first)
