@@ -131,6 +131,9 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
         (("task_adapter",), recipe.task_adapter)
     ]
     if recipe.language_adapters is not None:
+        if isinstance(recipe.language_budget().batch, dict):
+            what = "a language adapter has no tasks to give batches to"
+            yield fault(what, "write language_adapters.budget.batch: 32", "budget", "batch")
         specs.append((("language_adapters", "adapter"), recipe.language_adapters.adapter))
         for code, parts in recipe.language_adapters.combine.items():
             for name in (code, *parts):

@@ -134,7 +134,7 @@ class _Lowering:
             inputs["heads"] = done[head]
         streams = self._streams(run, phase, inputs)
         inherits = any(role in inputs for role in ("previous", "below", "fuse:0", "heads"))
-        fused = phase.adapter == "fuse" or (before and self._fused(run.regime, before[0]))
+        fused = run.regime.fused(i)
         params = {
             **self.common,
             "objective": phase.objective,
@@ -177,13 +177,6 @@ class _Lowering:
 
     def _resolved(self, spec: AdapterSpec) -> dict[str, Any]:
         return spec.resolved(self.backbone.shape.layers)
-
-    def _fused(self, regime: Regime, i: int) -> bool:
-        """Whether what a phase trains is a fusion, its own or one it goes on with."""
-        phase = regime.phases[i]
-        before = regime.builds_on(i)
-        goes_on = phase.adapter == "continue" and bool(before)
-        return phase.adapter == "fuse" or (goes_on and self._fused(regime, before[0]))
 
     def _streams(self, run: Run, phase: Phase, inputs: dict[str, str]) -> list[dict[str, Any]]:
         """The data of a phase: a stream for each task and language."""

@@ -52,7 +52,9 @@ class LanguageAdapters(Closed):
     """Share of sub-words predicted: 80 % masked, 10 % replaced, 10 % kept."""
     texts: tuple[str, ...] | None = None
     """Which monolingual texts of the data folder, e.g. [bible]; all when left out."""
-    combine: dict[str, dict[str, float]] = Field(default_factory=dict)
+    combine: dict[str, Annotated[dict[str, float], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
     """Languages whose adapter is a weighted sum of trained ones, e.g. yo: {yo: 0.7, sw: 0.3}
     (language arithmetic)."""
 

@@ -124,7 +124,7 @@ class Phase(Closed):
     start: Snapshot = "last"
     """Which snapshot of the previous phase to go on from: the last, the average of all, the n-th,
     the best on the source's validation split, or the best on the target's test set (oracle)."""
-    runs: Count = 1
+    runs: Annotated[int, Field(gt=0, le=100)] = 1
     """Trained so often, with other orders and dropout; the average of the runs goes on."""
     drop: Drop | None = None
     """Adapters of the first so many layers are skipped in training, or of a random number."""
@@ -148,6 +148,9 @@ class Phase(Closed):
             raise ValueError(f"{self.objective} needs balanced sampling")
         if self.objective == "mixup" and len(self.tasks) > 1:
             raise ValueError("mixup is for one task")
+        alone = all(words in (("source",), ("target",)) for _, words, _ in self.parts)
+        if self.objective in ("mixup", "surgery") and len(self.tasks) == 1 and alone:
+            raise ValueError(f"{self.objective} needs two languages or tasks")
         return self
 
     @property
@@ -245,6 +248,8 @@ class Regime(Closed):
                     raise ValueError(f"{say}fuse needs two phases with adapters of their own")
                 if any(p.adapter in ("stack", "fuse") for p in self.phases[:i]):
                     raise ValueError(f"{say}fuse takes phases of one adapter each")
+            if self.fused(i) and phase.objective in ("mixup", "surgery"):
+                raise ValueError(f"{say}a fusion is trained with macro or micro")
             if phase.start != "last" and self.phases[i - 1].runs > 1:
                 raise ValueError(f"{say}the phase before is an average of runs; start from last")
         names = [phase.name for phase in self.phases]
@@ -269,6 +274,11 @@ class Regime(Closed):
         if kind == "fuse":
             return tuple(j for j in range(i) if j + 1 == i or self.phases[j + 1].adapter == "new")
         return (i - 1,)
+
+    def fused(self, i: int) -> bool:
+        """Whether what phase ``i`` trains is a fusion, its own or one it goes on with."""
+        before, kind = self.builds_on(i), self.phases[i].adapter
+        return kind == "fuse" or (kind == "continue" and bool(before) and self.fused(before[0]))
 
     def head_from(self, i: int) -> int | None:
         """Index of the phase whose heads a phase with a new adapter keeps."""

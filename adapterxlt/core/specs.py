@@ -55,7 +55,7 @@ class Budget(Closed):
     """Not applied to biases and LayerNorm."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest L2 norm of the gradient."""
-    snapshots: Positive | None = None
+    snapshots: Annotated[int, Field(gt=0, le=1000)] | None = None
     """Evenly spaced snapshots that are kept, the end among them; see a phase's `start`."""
 
     @model_validator(mode="after")

@@ -112,7 +112,7 @@ def interval_of(values: Sequence[float], level: float = 0.95) -> Interval | None
 
 @lru_cache(maxsize=256)
 def _quantile(level: float, freedom: int) -> float:
-    from scipy.stats import t  # type: ignore[import-untyped]
+    from scipy.stats import t
 
     return float(t.ppf(0.5 + level / 2, freedom))
 

@@ -80,6 +80,10 @@ REFUSED = {
         [A, f"{B}, task_adapter: {{reduction_factor: 8}}"],
         "phase 'b': task_adapter is for a new or stacked adapter",
     ),
+    "surgery of a fusion": (
+        [A, NEW, "name: d, languages: [source, target], adapter: fuse, objective: surgery"],
+        "phase 'd': a fusion is trained with macro or micro",
+    ),
     "one name twice": ([A, A], "every phase needs a name of its own"),
 }
 
@@ -99,6 +103,7 @@ PHASES = {
         "objective: surgery, sampling: {temperature: 2.0}",
         "surgery needs balanced sampling",
     ),
+    "surgery alone": ("objective: surgery, languages: [target]", "surgery needs two languages"),
     "mixup of tasks": ("objective: mixup, tasks: [task, ner]", "mixup is for one task"),
     "weights": ("weights: {nli: 2.0}", "weights must be of task"),
     "by task": ("tasks: [task, ner], languages: {task: [source]}", "by task must name task, ner"),
@@ -121,6 +126,7 @@ FIELDS = {
     "start": ("start: lst", "start: "),
     "drop": ("drop: rnd", "drop: "),
     "runs": ("runs: 0", "runs: "),
+    "runs without end": ("runs: 1000000", "runs: "),
     "weight": ("weights: {task: 0.0}", "weights.task: "),
     "objective": ("objective: macor", "objective: "),
     "no languages": ("languages: []", "languages: the list is empty"),
@@ -202,6 +208,16 @@ MEANING = {
         BASE + "  [zero-shot]\ntask_adapter: {method: seq_bn_inv}\n",
         7,
         "'seq_bn_inv' is for language adapters only; write seq_bn",
+    ),
+    "a combination of nothing": (
+        BASE + "  [zero-shot]\nlanguage_adapters:\n  combine: {fi: {}}\n",
+        8,
+        "language_adapters.combine.fi: ",
+    ),
+    "batches by task for a language adapter": (
+        BASE + "  [multitask]\nintermediate: [ner]\nbudget: {batch: {task: 8, intermediate: 4}}\n",
+        8,
+        "a language adapter has no tasks to give batches to",
     ),
     "an unknown language of a combination": (
         BASE + "  [zero-shot]\nlanguage_adapters:\n  combine: {fi: {fi: 0.5, fii: 0.5}}\n",
