@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from adapterxlt.lab.languages import LANGUAGES
 from adapterxlt.lab.lexicon import forms
@@ -20,6 +21,9 @@ ENTITY_TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-OBJ", "I-OBJ")
 Tagged = tuple[str, str]
 #: Form, part of speech and IOB2 tag.
 _Word = tuple[str, str, str]
+#: Name of a part of a clause, and its words.
+_Part = tuple[str, list[_Word]]
+_T = TypeVar("_T")
 
 _TAG_OF = {
     "noun": "NOUN",
@@ -83,9 +87,13 @@ def grammar(language: str) -> Grammar:
     return _GRAMMARS[language]
 
 
-def say(meaning: Meaning, language: str) -> tuple[Tagged, ...]:
-    """The words of a meaning in a language with their tags, in order: ((form, tag), ...)."""
-    return tuple((form, tag) for form, tag, _ in _words(meaning, language))
+def say(meaning: Meaning, language: str, moved: bool = False) -> tuple[Tagged, ...]:
+    """The words of a meaning in a language with their tags, in order: ((form, tag), ...).
+
+    `moved` names the parts of every clause that stand where the language puts them only at times:
+    "place" at the other end of its clause, "adverb" at the beginning. Words and meaning stay.
+    """
+    return tuple((form, tag) for form, tag, _ in _words(meaning, language, moved))
 
 
 def say_entities(meaning: Meaning, language: str) -> tuple[Tagged, ...]:
@@ -93,9 +101,18 @@ def say_entities(meaning: Meaning, language: str) -> tuple[Tagged, ...]:
     return tuple((form, tag) for form, _, tag in _words(meaning, language))
 
 
-def sentence(meaning: Meaning, language: str) -> str:
-    """The words of a meaning in a language, joined by spaces."""
-    return " ".join(form for form, _ in say(meaning, language))
+def say_parts(clause: Clause, language: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The parts of a clause in order, each with its words: ((part, (form, ...)), ...).
+
+    Parts are "agent", "verb", "patient", "negation", "adverb", "adposition" and "place".
+    """
+    parts = _parts(clause, language)
+    return tuple((part, tuple(form for form, _, _ in words)) for part, words in parts)
+
+
+def sentence(meaning: Meaning, language: str, moved: bool = False) -> str:
+    """The words of a meaning in a language, joined by spaces; `moved` as in `say`."""
+    return " ".join(form for form, _ in say(meaning, language, moved))
 
 
 def word(concept: str, language: str) -> str:
@@ -103,33 +120,34 @@ def word(concept: str, language: str) -> str:
     return forms(language)[concept]
 
 
-def _words(meaning: Meaning, language: str) -> list[_Word]:
+def _words(meaning: Meaning, language: str, moved: bool = False) -> list[_Word]:
     words: list[_Word] = []
     for place, clause in enumerate(meaning.clauses):
         if place:
             words.append(_word(meaning.link, language))
-        words.extend(_clause(clause, language))
+        words.extend(each for _, part in _parts(clause, language, moved) for each in part)
     return words
 
 
-def _clause(clause: Clause, language: str) -> list[_Word]:
+def _parts(clause: Clause, language: str, moved: bool = False) -> list[_Part]:
     rules = _GRAMMARS[language]
-    subject = _phrase(clause.agent, language)
-    thing = _phrase(clause.patient, language, rules.case) if clause.patient else []
     # The mark of a plural subject's present verb is the plural of nouns: it needs context to tag.
     affix = "affix.past" if clause.past else "affix.plural" if _many(clause.agent) else ""
-    verb = [_word(clause.verb, language, affix)]
+    verb = [("verb", [_word(clause.verb, language, affix)])]
     if clause.negative:
-        _add(verb, [_word("part.not", language)], rules.negation_first)
+        _add(verb, [("negation", [_word("part.not", language)])], rules.negation_first)
     if clause.adverb:
-        _add(verb, [_word(clause.adverb, language)], rules.adverb_first)
-    parts = {"S": subject, "V": verb, "O": thing}
-    words = [each for part in LANGUAGES[language].order for each in parts[part]]
+        _add(verb, [("adverb", [_word(clause.adverb, language)])], rules.adverb_first)
+    sides = {"S": [("agent", _phrase(clause.agent, language))], "V": verb, "O": []}
+    if clause.patient:
+        sides["O"] = [("patient", _phrase(clause.patient, language, rules.case))]
+    parts = [each for side in LANGUAGES[language].order for each in sides[side]]
     if clause.place:
-        where = _phrase(clause.place, language, place=True)
-        _add(where, [_word(clause.adposition, language)], rules.adposition_first)
-        _add(words, where, rules.place_first)
-    return words
+        where = [("place", _phrase(clause.place, language, place=True))]
+        adposition = [("adposition", [_word(clause.adposition, language)])]
+        _add(where, adposition, rules.adposition_first)
+        _add(parts, where, rules.place_first != moved)
+    return parts
 
 
 def _phrase(
@@ -161,7 +179,7 @@ def _many(phrase: Phrase) -> bool:
     return phrase.plural or phrase.head == "pron.they"
 
 
-def _add(words: list[_Word], more: list[_Word], first: bool) -> None:
+def _add(words: list[_T], more: list[_T], first: bool) -> None:
     if first:
         words[:0] = more
     else:

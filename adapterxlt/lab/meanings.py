@@ -142,20 +142,32 @@ def draw_place(rng: random.Random) -> tuple[str, Phrase]:
 
 def agent_classes(verb: str) -> tuple[int, ...]:
     """The two animate classes that can do what the verb says."""
-    first = _serial(verb) % ANIMATE
+    first = serial(verb) % ANIMATE
     return (first, (first + 1) % ANIMATE)
 
 
 def patient_classes(verb: str) -> tuple[int, ...]:
     """The two classes that a transitive verb can be done to."""
-    serial = _serial(verb) // 2
-    return (THING_CLASSES[serial % len(THING_CLASSES)], (serial // 2) % ANIMATE)
+    half = serial(verb) // 2
+    return (THING_CLASSES[half % len(THING_CLASSES)], (half // 2) % ANIMATE)
+
+
+def _done_to(verb: str) -> tuple[int, ...]:
+    return patient_classes(verb) if verb in TRANSITIVE else ()
 
 
 def antonym(concept: str) -> str:
     """The opposite of a verb, an adjective or an adverb (an involution)."""
-    kind, _, serial = concept.rpartition(".")
-    return f"{kind}.{int(serial) ^ 1}"
+    kind, _, number = concept.rpartition(".")
+    return f"{kind}.{int(number) ^ 1}"
+
+
+def suits(verb: str, agent: Phrase | None, patient: Phrase | None) -> bool:
+    """Whether drawn clauses could have the verb with these nouns; None and names always suit."""
+    return not any(
+        phrase is not None and phrase.head not in NAMES and class_of(phrase.head) not in classes
+        for phrase, classes in ((agent, agent_classes(verb)), (patient, _done_to(verb)))
+    )
 
 
 def class_of(noun: str) -> int:
@@ -173,7 +185,8 @@ def entity(phrase: Phrase, place: bool = False) -> str:
     return "PER" if kind < ANIMATE else "LOC" if kind in PLACE_CLASSES else "OBJ"
 
 
-def _serial(concept: str) -> int:
+def serial(concept: str) -> int:
+    """Number of a concept within its kind, of `do.3` 3."""
     return int(concept.rpartition(".")[2])
 
 

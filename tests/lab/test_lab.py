@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from adapterxlt import lab
-from adapterxlt.lab import grammar, lexicon, meanings, tasks
+from adapterxlt.lab import events, grammar, lexicon, meanings, rewordings, tasks, topics
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 LANGUAGES = tuple(lab.LANGUAGES)
 TARGETS = LANGUAGES[1:]
+TRAINED = tuple(task for task, spec in lab.TASKS.items() if "train" in spec.splits)
 
 
 def digest(value: object) -> str:
@@ -36,11 +37,16 @@ def digests(language: str) -> dict[str, str]:
     found = {
         f"{task}/{split}": digest(lab.rows(task, language, split))
         for task in lab.TASKS
-        for split in lab.SPLITS
+        for split in splits(task, language)
     }
     found["text"] = digest(lab.text(language))
     found["parallel"] = digest(lab.parallel(language, 50))
     return found
+
+
+def splits(task: str, language: str) -> tuple[str, ...]:
+    spec = lab.TASKS[task]
+    return spec.splits if spec.source or language != lab.SOURCE else ()
 
 
 def test_bytes_do_not_hang_on_the_hash_seed() -> None:
@@ -78,12 +84,29 @@ def test_import_needs_no_heavy_package() -> None:
 
 
 @pytest.mark.parametrize("task", lab.TASKS)
+def test_ids_are_unique_and_sizes_are_the_promised_ones(task: str) -> None:
+    seen: Counter[str] = Counter()
+    for language in LANGUAGES:
+        for split in splits(task, language):
+            rows = lab.rows(task, language, split)
+            assert len(rows) == lab.size(task, language, split)
+            seen.update(row["id"] for row in rows)
+    assert max(seen.values()) == 1
+
+
+def test_sizes_are_known_without_rows() -> None:
+    before = tasks._series.cache_info().misses, tasks.rows.cache_info().misses
+    assert lab.size("lab-qa", lab.SOURCE, "train") == 2000
+    assert lab.size("lab-qa", "lab-far-mid", "train") == 500
+    assert lab.size("lab-ranking", "lab-far-mid", "candidates") == 600
+    assert (tasks._series.cache_info().misses, tasks.rows.cache_info().misses) == before
+
+
+@pytest.mark.parametrize("task", ("lab-pos", "lab-nli", "lab-ner"))
 def test_rows_are_whole(task: str) -> None:
     for language in LANGUAGES:
         for split in lab.SPLITS:
-            rows = lab.rows(task, language, split)
-            assert len({row["id"] for row in rows}) == len(rows)
-            for row in rows:
+            for row in lab.rows(task, language, split):
                 if task in ("lab-pos", "lab-ner"):
                     tags = row["upos" if task == "lab-pos" else "ner_tags"]
                     assert len(row["tokens"]) == len(tags) > 0
@@ -98,17 +121,20 @@ def test_rows_are_whole(task: str) -> None:
 def test_meanings_are_met_once_but_for_the_parallel_test(task: str) -> None:
     seen: Counter[object] = Counter()
     for language in LANGUAGES:
-        for split in ("train", "validation"):
-            seen.update(tasks.meanings(task, language, split))
-    test = tasks.meanings(task, lab.SOURCE, "test")
-    seen.update(test)
+        for split in splits(task, language):
+            if split in ("train", "validation"):
+                seen.update(tasks.meanings(task, language, split))
+    for split in set(lab.TASKS[task].splits) - {"train", "validation"}:
+        same = tasks.meanings(task, TARGETS[0], split)
+        seen.update(same)
+        for language in LANGUAGES:
+            if splits(task, language):
+                assert tasks.meanings(task, language, split) == same
     assert max(seen.values()) == 1
-    for language in TARGETS:
-        assert tasks.meanings(task, language, "test") == test
 
 
 def test_sizes_suffice_for_the_regimes() -> None:
-    for task in lab.TASKS:
+    for task in TRAINED:
         for language in LANGUAGES:
             least = 2000 if language == lab.SOURCE else 500
             assert len(lab.rows(task, language, "train")) >= least
@@ -322,6 +348,16 @@ def test_unknown_names_raise() -> None:
         lambda: lab.rows("lab-ner2", lab.SOURCE, "train"),
         lambda: lab.rows("lab-pos", "lab-moon", "train"),
         lambda: lab.rows("lab-pos", lab.SOURCE, "dev"),
+        lambda: lab.rows("lab-pos", lab.SOURCE, "candidates"),
+        lambda: lab.rows("lab-bitext", lab.SOURCE, "test"),
+        lambda: lab.rows("lab-bitext", "lab-far-mid", "train"),
+        lambda: lab.size("lab-moon", lab.SOURCE, "train"),
+        lambda: lab.size("lab-pos", "lab-moon", "train"),
+        lambda: lab.size("lab-pos", lab.SOURCE, "candidates"),
+        lambda: lab.size("lab-bitext", lab.SOURCE, "test"),
+        lambda: rewordings.draw_rewording(tasks.generator(1), "2", 0),
+        lambda: events.draw_choice(tasks.generator(1), "why", 0),
+        lambda: topics.draw_about(tasks.generator(1), "moon"),
         lambda: meanings.draw_pair(tasks.generator(1), "maybe"),
     ):
         with pytest.raises(KeyError):
