@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapterxlt.core.errors import DataError, UsageError
-from adapterxlt.corpora import sources
+from adapterxlt.corpora import formats
 from adapterxlt.corpora.sources import FolderCorpus, LabCorpus, select
 from adapterxlt.store.store import Store
 
@@ -69,7 +69,9 @@ def test_a_missing_split_names_those_there_are(folder: Path, write: Write, sente
     write("udpos/fi/test", sentences(1))
     write("udpos/fi/validation", sentences(1))
     corpus = FolderCorpus(folder)
-    assert "udpos/fi has test, validation" in error(corpus)
+    text = error(corpus)
+    assert "udpos/fi has test, validation" in text
+    assert text.startswith(f"{folder}/udpos/fi/train.jsonl: udpos: no train data for 'fi'")
     assert corpus.shots_split("udpos", "fi") == "validation"
     write("udpos/fi/train", sentences(1))
     assert FolderCorpus(folder).shots_split("udpos", "fi") == "train"
@@ -79,8 +81,9 @@ def test_other_files_beside_a_split_are_not_splits(
     folder: Path, write: Write, sentences: Rows
 ) -> None:
     path = write("udpos/fi/validation", sentences(1))
-    (path.parent / "train.jsonl.bak").write_text("x")
-    (path.parent / "train.jsonl.gz.part").write_text("x")
+    for name in ("train.jsonl.bak", "train.jsonl.gz.part", "train", "train.parquet.gz"):
+        (path.parent / name).write_text("x")
+    (path.parent / "train.csv").mkdir()
     assert FolderCorpus(folder).shots_split("udpos", "fi") == "validation"
 
 
@@ -146,19 +149,22 @@ DATED = {"tokens": ["Ade", "ni", "ọdún", "2020"], "ner_tags": ["B-PER", "O", 
 
 
 def test_dates_are_outside_for_the_task_of_entities(folder: Path, write: Write) -> None:
-    write("ner/yo/train", [DATED])
+    write("masakhaner/yo/train", [DATED])
     corpus = FolderCorpus(folder)
     assert corpus.rows("ner", "yo", "train")[0]["ner_tags"] == ["B-PER", "O", "O", "O"]
+    assert corpus.rows("masakhaner", "yo", "train")[0]["ner_tags"] == DATED["ner_tags"]
+    # The same bytes are other rows, so they have another digest.
+    assert corpus.info("ner", "yo", "train") != corpus.info("masakhaner", "yo", "train")
     assert corpus.info("ner", "yo", "train").rows == 1
 
 
-def test_only_what_a_task_says_is_relabelled(folder: Path, write: Write) -> None:
-    path = write("wikiann/yo/train", [{"tokens": ["a"], "ner_tags": ["O"]}, DATED])
-    text = error(FolderCorpus(folder), task="wikiann", language="yo")
-    assert text.startswith(f"{path}:2: label 'B-DATE' is outside the label set of wikiann")
+def test_only_what_a_place_says_is_relabelled(folder: Path, write: Write) -> None:
+    path = write("ner/yo/train", [{"tokens": ["a"], "ner_tags": ["O"]}, DATED])
+    text = error(FolderCorpus(folder), task="ner", language="yo")
+    assert text.startswith(f"{path}:2: label 'B-DATE' is outside the label set of ner")
 
 
-def test_the_first_folder_that_has_a_language_wins(folder: Path, write: Write) -> None:
+def test_the_first_folder_that_has_a_split_wins(folder: Path, write: Write) -> None:
     def named(word: str) -> list[dict[str, Any]]:
         return [{"tokens": [word], "ner_tags": ["O"]}]
 
@@ -170,9 +176,10 @@ def test_the_first_folder_that_has_a_language_wins(folder: Path, write: Write) -
     assert corpus.rows("ner", "pt", "train")[0]["tokens"] == ["um"]
     assert corpus.rows("ner", "yo", "train")[0]["tokens"] == ["méjì"]
     assert corpus.languages("ner") == ["pt", "yo"]
-    # Splits of two folders are never mixed: they may hold the same sentences.
-    assert "no test data for 'pt'" in error(corpus, "ner", "pt", "test")
+    assert corpus.rows("ner", "pt", "test")[0]["tokens"] == ["dois"]
     assert "masakhaner/yo has train" in error(corpus, "ner", "yo", "test")
+    text = error(corpus, "ner", "pt", "validation")
+    assert "ner/pt has train; masakhaner/pt has test, train" in text
     assert "languages with ner: pt yo" in error(corpus, "ner", "sw")
 
 
@@ -247,8 +254,8 @@ def test_checked_files_are_remembered_until_they_change(
     first = FolderCorpus(folder, store).info("udpos", "fi", "train")
 
     reads: list[Path] = []
-    real = sources._bytes
-    monkeypatch.setattr(sources, "_bytes", lambda path: (reads.append(path), real(path))[1])
+    real = formats.content
+    monkeypatch.setattr(formats, "content", lambda path: (reads.append(path), real(path))[1])
     assert FolderCorpus(folder, Store(store.root)).info("udpos", "fi", "train") == first
     assert reads == []
 
