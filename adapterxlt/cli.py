@@ -26,7 +26,7 @@ _RECIPE = click.argument("recipe", metavar="RECIPE")
 def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--store", help="Folder of finished stages. [default: .adapterxlt]"),
-        click.option("--data", help="Data folder, or lab; in place of the recipe's."),
+        click.option("--data", help="Data folder, lab or hub; in place of the recipe's."),
         click.option("--backbone", help="Backbone folder, or lab; in place of the recipe's."),
     ):
         function = option(function)
@@ -84,7 +84,7 @@ def ls(what: str, store: str | None, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--store", help="Store in which a stage is looked up.")
 def show(name: str, store: str | None) -> None:
-    """Show a regime, a recipe, or a stage by the beginning of its key."""
+    """Show a regime, a task, a recipe, or a stage by the beginning of its key."""
     from adapterxlt import shipped
 
     click.echo(shipped.show(name, store), nl=False)
@@ -134,6 +134,13 @@ def plan(as_json: bool, every: bool, **given: Any) -> None:
     show_default=True,
     help="Seconds between two snapshots of a stage.",
 )
+@click.option(
+    "--num-proc",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads a process that tokenize, and processes that prepare fetched data.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of results. [results/NAME]")
 def run(
     workers: int | None,
@@ -141,6 +148,7 @@ def run(
     device: str,
     micro_batch: int | None,
     snapshot_every: float,
+    num_proc: int,
     out: Path | None,
     **given: Any,
 ) -> None:
@@ -149,6 +157,7 @@ def run(
 
     study = _open(**given)
     signal.signal(signal.SIGTERM, _terminated)
+    study.fetch(num_proc=num_proc, listener=_say)
     cores = 1 if device == "cuda" else os.cpu_count() or 1
     count = workers if workers is not None else max(1, cores // threads)
     with console.progress(study, count) as listener:
@@ -158,12 +167,23 @@ def run(
             device=device,
             micro_batch=micro_batch,
             snapshot_every=snapshot_every,
+            num_proc=num_proc,
             listener=listener,
         )
     _deliver(study, out, outcome)
     if outcome.failed:
         console.show_failures(study, outcome)
         sys.exit(1)
+
+
+@cli.command()
+@_study_options
+@click.option("--num-proc", type=click.IntRange(1), default=1, show_default=True)
+def fetch(num_proc: int, **given: Any) -> None:
+    """Fetch what a recipe reads from hubs, so that it runs without a network."""
+    study = _open(**given)
+    fetched = study.fetch(num_proc=num_proc, listener=_say)
+    click.echo(f"{len(fetched)} splits fetched" if fetched else "nothing to fetch", err=True)
 
 
 @cli.command()
@@ -308,7 +328,7 @@ def schema() -> None:
     """Print the JSON Schema of recipes."""
     import json
 
-    from adapterxlt.core.recipe import json_schema
+    from adapterxlt.core.loading import json_schema
 
     click.echo(json.dumps(json_schema(), indent=1, sort_keys=True))
 
@@ -337,6 +357,10 @@ def _deliver(study: Any, out: Path | None, outcome: Any = None) -> None:
     console.show_tables(rows, missing=missing(study, outcome), regimes=regimes)
     written = folder.write(study, rows, out or Path("results") / study.recipe.name, outcome)
     click.echo(f"report: {written / 'report.html'}", err=True)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _terminated(number: int, frame: Any) -> None:

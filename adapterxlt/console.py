@@ -16,7 +16,6 @@ from typing import Any
 import click
 
 from adapterxlt.core import cost
-from adapterxlt.core.tasks import TASKS
 from adapterxlt.run.scheduler import Outcome, Silent
 from adapterxlt.run.study import Study
 from adapterxlt.store.files import read_json
@@ -50,12 +49,12 @@ def show_tables(
     missing: Sequence[Mapping[str, Any]] = (),
     regimes: Sequence[str] = (),
 ) -> None:
-    """The score table of every task, then the mean over tasks, and with ``cost`` the costs.
+    """The score table of every task, the means over tasks, and with ``cost`` the costs.
 
     ``missing`` cells are counted, not left out silently. Rows without a primary metric are shown
     by each metric they have.
     """
-    from adapterxlt.report import overviews, pivots, tables
+    from adapterxlt.report import benchmarks, overviews, pivots, tables
 
     if not rows:
         click.echo("no results yet", err=True)
@@ -79,6 +78,8 @@ def show_tables(
     if len(tasks) > 1 and len(scored) == len(tasks):
         each = [pivots.pivot(rows, task, missing=missing, regimes=regimes) for task in tasks]
         shown.append(overviews.tasks_table(each))
+    whole = benchmarks.benchmark_table(rows, missing=missing, regimes=regimes)
+    shown += [whole] if whole else []
     if cost:
         for task in sorted(scored, key=tasks.index):
             shown.append(overviews.cost_table(rows, task, missing=missing, regimes=regimes))
@@ -217,7 +218,7 @@ def show_doctor(store: str | None) -> None:
     rows += [
         {"what": "cores", "found": str(os.cpu_count()), "note": ""},
         {"what": "store", "found": str(root.absolute()), "note": f"{free:.0f} GiB free"},
-        {"what": "HF_HUB_OFFLINE", "found": offline, "note": "nothing here asks a hub"},
+        {"what": "HF_HUB_OFFLINE", "found": offline, "note": "only `fetch` and `run` ask a hub"},
     ]
     show_rows(rows, as_json=False)
 
@@ -269,7 +270,8 @@ class _Display(Silent):
         facts = record.facts if record is not None else {}
         text = f"loss {facts['final_loss']:.3f}" if "final_loss" in facts else ""
         if "metrics" in facts:
-            name = TASKS[self.study.plan.stages[key].params["data"]["task"]].primary
+            task = self.study.plan.stages[key].params["data"]["task"]
+            name = self.study.recipe.task(task).primary
             text = f"{name} {100 * facts['metrics'][name]['score']:.1f}"
         if "chosen" in facts:
             text = f"snapshot {facts['chosen']} of {len(facts['scores'])}"

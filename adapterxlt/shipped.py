@@ -48,16 +48,20 @@ def listing(what: str, store: str | None = None) -> Listing:
 
 
 def show(name: str, store: str | None = None) -> str:
-    """A shipped recipe or regime as its file, a method in words, or a stage's record as JSON."""
+    """A shipped recipe, regime or task as its file, a method in words, a stage's record as JSON."""
     from importlib import resources
 
     from adapterxlt.core.methods import METHODS
     from adapterxlt.core.regimes import builtin_regimes
+    from adapterxlt.core.tasks import TASKS
 
     if name in METHODS:
         return _method(name)
     if name in builtin_regimes():
         file = resources.files("adapterxlt") / "regimes" / f"{name}.yaml"
+        return file.read_text(encoding="utf-8")
+    if name in TASKS and not TASKS[name].lab:
+        file = resources.files("adapterxlt") / "tasks" / f"{name}.yaml"
         return file.read_text(encoding="utf-8")
     shipped = recipes()
     if name in shipped:
@@ -65,7 +69,7 @@ def show(name: str, store: str | None = None) -> str:
     found = _record(name, store) if len(name) >= 6 else None
     if found is not None:
         return found
-    known = [*builtin_regimes(), *shipped, *METHODS]
+    known = [*builtin_regimes(), *shipped, *METHODS, *TASKS]
     raise UsageError(f"nothing is called {name!r}", hint=did_you_mean(name, known))
 
 
@@ -102,8 +106,10 @@ def _tasks() -> Listing:
         {
             "task": t.name,
             "kind": t.kind,
-            "labels": len(t.labels),
+            "languages": len(t.languages) if t.languages else "",
+            "labels": len(t.labels) or "",
             "metrics": " ".join(t.metrics),
+            "hub": " ".join(dict.fromkeys(p.hub for p in t.places if p.hub)),
             "what": t.summary,
         }
         for t in TASKS.values()
@@ -122,6 +128,7 @@ def _languages() -> Listing:
             "family": f"distance {row.distance}",
             "joshi": row.resource,
             "cc100": row.resource,
+            "wikipedia": row.resource,
         }
         for row in lab.LANGUAGES.values()
     ]
@@ -134,6 +141,7 @@ def _languages() -> Listing:
                 "family": language.family,
                 "joshi": languages.resource_class(language.code, "joshi"),
                 "cc100": languages.resource_class(language.code, "cc100"),
+                "wikipedia": languages.resource_class(language.code, "wikipedia"),
             }
         )
     return rows

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from adapterxlt import lab
+from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.lowering import lower
-from adapterxlt.core.recipe import parse_recipe
 from adapterxlt.corpora.backbones import lab_backbone
 from adapterxlt.corpora.sources import LabCorpus
 

@@ -20,7 +20,8 @@ from transformers import AutoTokenizer
 
 from adapterxlt import lab
 from adapterxlt.compute.backbone import Backbone
-from adapterxlt.compute.data import Order, encode
+from adapterxlt.compute.data import Order
+from adapterxlt.compute.encoding import encode
 from adapterxlt.compute.pretraining import pretrain
 from adapterxlt.compute.training import Stream, train
 from adapterxlt.core.tasks import TASKS
@@ -40,7 +41,7 @@ def ours(folder: Path) -> tuple[float, float]:
     backbone.add_head("h", {"kind": "tagging", "labels": list(TASK.labels)}, seed=1)
     start = time.perf_counter()
     rows = lab.rows("lab-pos", "lab-root", "train")
-    data = encode(backbone.tokenizer, TASK.kind, TASK.inputs, TASK.label, TASK.labels, rows, 128)
+    data = encode(backbone.tokenizer, TASK, rows, 128)
     stream = Stream(
         "x", data, Order(data.lengths(), BATCH, 1, "x"), (("a",),),
         lambda states: backbone.head_logits("h", states),

@@ -191,12 +191,22 @@ class Backbone:
     def add_head(
         self, name: str, head: Mapping[str, Any], *, seed: int = 0, weights: Tensors | None = None
     ) -> None:
-        """Add a linear head on the last layer: on every sub-word, or on the first one."""
-        labels = dict(enumerate(head["labels"]))
+        """Add a linear head on the last layer: on every sub-word, or on the first one.
+
+        That of question answering has two columns, that of choice one, and that of ranking, a
+        projection, as many as the layer.
+        """
+        kind, labels = head["kind"], dict(enumerate(head["labels"]))
         with torch.random.fork_rng():
             torch.manual_seed(derive(seed, "head"))
-            if head["kind"] == "tagging":
+            if kind == "tagging":
                 self.model.add_tagging_head(name, num_labels=len(labels), id2label=labels)
+            elif kind == "qa":
+                self.model.add_qa_head(name, num_labels=2)
+            elif kind == "choice":
+                self.model.add_multiple_choice_head(name, num_choices=len(labels), layers=1)
+            elif kind == "ranking":
+                self.model.add_classification_head(name, num_labels=self.hidden_size, layers=1)
             else:
                 self.model.add_classification_head(
                     name, num_labels=len(labels), layers=1, id2label=labels
@@ -304,9 +314,18 @@ class Backbone:
                 layer._disable_adapters = not active
                 layer._active_adapter = active
 
-    def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Last hidden states, shape (batch, length, hidden), under the active adapters."""
-        return self.model.base_model(input_ids=ids, attention_mask=mask)[0]
+    def hidden(
+        self, ids: torch.Tensor, mask: torch.Tensor, layer: int | None = None
+    ) -> torch.Tensor:
+        """Hidden states, shape (batch, length, hidden), under the active adapters.
+
+        Args:
+            layer: whose states, from 1 on; the last one's when left out.
+        """
+        if layer is None:
+            return self.model.base_model(input_ids=ids, attention_mask=mask)[0]
+        seen = self.model.base_model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        return seen.hidden_states[layer]
 
     def head_logits(self, name: str, states: torch.Tensor) -> torch.Tensor:
         """Logits (positions, labels) of a head for hidden states (positions, hidden)."""

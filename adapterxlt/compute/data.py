@@ -1,7 +1,7 @@
-"""From rows to batches: sub-words, scored positions, masks, and a seeded stateless order.
+"""Windows and batches: scored positions, masks, and a seeded stateless order.
 
-Every task is reduced to windows of sub-words with scored positions and labels, so that one loop
-serves tagging, classification and masked language modelling.
+Every task is reduced to windows of sub-words with scored positions and labels (`compute.encoding`),
+so that one loop serves all kinds of tasks and masked language modelling.
 """
 
 from __future__ import annotations
@@ -20,31 +20,46 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One sequence: sub-word ids, positions that are scored, and the label index of each.
+    """One sequence: sub-word ids, positions that are scored, and labels.
 
-    ``items`` says which item of the row (word, or 0) a scored position stands for.
+    Of tagging, classification and masked language modelling ``labels`` has the label index of
+    each position, and ``items`` the item of the row (word, or 0) that it stands for. Of the other
+    kinds `compute.criteria` says what the labels are. ``spans`` are the characters of the context behind
+    each position, where there is one.
     """
 
     ids: list[int]
     positions: list[int]
     labels: list[int]
     items: list[int]
+    spans: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The rows of a split as windows; ``cut`` counts rows that lost text to the length limit."""
+    """The rows of a split as windows; ``cut`` are those that lost text to the length limit."""
 
-    rows: list[tuple[Window, ...]]
-    cut: int = 0
+    rows: Sequence[tuple[Window, ...]]
+    cut: frozenset[int] = frozenset()
 
     def lengths(self) -> list[int]:
+        """Sub-words of each row."""
         return [sum(len(w.ids) for w in row) for row in self.rows]
+
+    def choose(self, rows: Sequence[int]) -> Encoded:
+        """These rows, in this order."""
+        return Encoded([self.rows[i] for i in rows], among(rows, self.cut))
+
+
+def among(rows: Sequence[int], cut: frozenset[int]) -> frozenset[int]:
+    """Places in ``rows`` of the ones that are in ``cut``."""
+    return frozenset(n for n, i in enumerate(rows) if i in cut)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded windows. ``index`` holds (window, position) of every scored position."""
+    """Padded windows. ``index`` holds (window, position) of every scored position, ``labels`` all
+    labels in the order of the windows."""
 
     ids: torch.Tensor
     mask: torch.Tensor
@@ -57,102 +72,6 @@ class Batch:
         where = (self.index[0].to(device), self.index[1].to(device))
         ids, mask, labels = (t.to(device) for t in (self.ids, self.mask, self.labels))
         return Batch(ids, mask, where, labels, self.tokens)
-
-
-def encode(
-    tokenizer: Any,
-    kind: str,
-    inputs: Sequence[str],
-    label: str | None,
-    labels: Sequence[str],
-    rows: Sequence[Row],
-    max_length: int,
-) -> Encoded:
-    """Encode rows of a task; without ``label`` every label index is 0."""
-    number = {name: i for i, name in enumerate(labels)}
-    if kind == "tagging":
-        return _encode_tagging(tokenizer, inputs[0], label, number, rows, max_length)
-    texts = [[row[column] for row in rows] for column in inputs]
-    encoded = tokenizer(*texts)["input_ids"] if rows else []
-    cut = 0
-    windows: list[tuple[Window, ...]] = []
-    for i, (row, ids) in enumerate(zip(rows, encoded, strict=True)):
-        if len(ids) > max_length:
-            cut += 1
-            one = [column[i] for column in texts]
-            ids = tokenizer(*one, truncation="longest_first", max_length=max_length)["input_ids"]
-        gold = number[row[label]] if label else 0
-        windows.append((Window(ids, [0], [gold], [0]),))
-    return Encoded(windows, cut)
-
-
-def _encode_tagging(
-    tokenizer: Any,
-    column: str,
-    label: str | None,
-    number: Mapping[str, int],
-    rows: Sequence[Row],
-    max_length: int,
-) -> Encoded:
-    """A word is scored at its first sub-word; a long row becomes several windows, cut at words."""
-    if not rows:
-        return Encoded([])
-    encoded = tokenizer(
-        [list(row[column]) for row in rows], is_split_into_words=True, add_special_tokens=False
-    )
-    room = max_length - 2
-    result, cut = [], 0
-    for i, row in enumerate(rows):
-        words: dict[int, list[int]] = {}
-        for piece, word in zip(encoded["input_ids"][i], encoded.word_ids(i), strict=True):
-            words.setdefault(word, []).append(piece)
-        windows: list[Window] = []
-        ids: list[int] = []
-        starts: list[tuple[int, int]] = []
-        for word, pieces in words.items():
-            if len(pieces) > room:
-                pieces, cut = pieces[:room], cut + 1
-            if len(ids) + len(pieces) > room:
-                windows.append(_tagged(tokenizer, ids, starts, row, label, number))
-                ids, starts = [], []
-            starts.append((word, len(ids) + 1))
-            ids = ids + pieces
-        windows.append(_tagged(tokenizer, ids, starts, row, label, number))
-        result.append(tuple(windows))
-    return Encoded(result, cut)
-
-
-def _tagged(
-    tokenizer: Any,
-    ids: list[int],
-    starts: list[tuple[int, int]],
-    row: Row,
-    label: str | None,
-    number: Mapping[str, int],
-) -> Window:
-    gold = [number[row[label][word]] if label else 0 for word, _ in starts]
-    return Window(
-        [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id],
-        [position for _, position in starts],
-        gold,
-        [word for word, _ in starts],
-    )
-
-
-def encode_text(tokenizer: Any, lines: Sequence[str], max_length: int) -> Encoded:
-    """Lines of running text; long lines become several windows. Nothing is scored yet."""
-    result = []
-    room = max_length - 2
-    encoded = tokenizer(list(lines), add_special_tokens=False)["input_ids"] if lines else []
-    for ids in encoded:
-        pieces = [ids[i : i + room] for i in range(0, len(ids), room)]
-        windows = tuple(
-            Window([tokenizer.cls_token_id, *piece, tokenizer.sep_token_id], [], [], [])
-            for piece in pieces
-        )
-        if windows:
-            result.append(windows)
-    return Encoded(result)
 
 
 def collate(windows: Sequence[Window], pad: int) -> Batch:

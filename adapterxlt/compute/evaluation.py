@@ -1,136 +1,132 @@
-"""Predictions of a composed model, and the metrics computed from them.
+"""Predictions of a composed model: labels, answers and vectors. Scoring is `compute.scoring`.
 
-Every item of every row is scored: a word that the tokenizer leaves without a sub-word has no
-prediction and counts as wrong.
+Every item of every row is predicted, but for words that the tokenizer leaves without a sub-word.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from sklearn.metrics import f1_score
 
 from adapterxlt.compute.backbone import Backbone, Wearing
-from adapterxlt.compute.data import Encoded, collate
+from adapterxlt.compute.data import Batch, Encoded, Window, collate
 from adapterxlt.compute.training import amp
 
-#: Stands for the prediction of an item that has none; no task has such a label.
-NONE = ""
 
+@dataclass(frozen=True)
+class Composed:
+    """A backbone with what it wears, as an evaluation looks through it.
 
-@torch.inference_mode()  # type: ignore[untyped-decorator]
-def predict(
-    backbone: Backbone,
-    head: str,
-    stack: Wearing,
-    data: Encoded,
-    labels: Sequence[str],
-    *,
-    precision: str = "fp32",
-    drop: int | None = None,
-    tokens: int = 4096,
-) -> list[dict[int, str]]:
-    """Predicted label of every scored item of every row: one ``{item: label}`` a row.
-
-    Args:
+    Attributes:
+        stack: adapters, lowest first.
+        head: name of the head on the backbone; ``None`` where states themselves are looked at.
         drop: the first so many layers wear no adapters (AdapterDrop).
         tokens: padded sub-words per forward pass; a matter of memory and speed.
     """
-    backbone.model.eval()
-    backbone.activate(stack, skip_layers=range(drop or 0))
+
+    backbone: Backbone
+    stack: Wearing
+    head: str | None = None
+    precision: str = "fp32"
+    drop: int | None = None
+    tokens: int = 4096
+
+    def outputs(self, batch: Batch) -> torch.Tensor:
+        """What the head says of each scored position: (positions, columns of the head)."""
+        assert self.head is not None
+        states = self.backbone.hidden(batch.ids, batch.mask)[batch.index]
+        return self.backbone.head_logits(self.head, states)
+
+    def each(
+        self, data: Encoded, look: Callable[[Batch], torch.Tensor]
+    ) -> Iterator[tuple[int, int, Window, torch.Tensor]]:
+        """(row, window of the row, the window, what ``look`` gives for its positions)."""
+        backbone = self.backbone
+        windows = [(i, n, w) for i, row in enumerate(data.rows) for n, w in enumerate(row)]
+        windows = sorted(windows, key=lambda place: len(place[2].ids))
+        pad = backbone.tokenizer.pad_token_id
+        backbone.model.eval()
+        backbone.activate(self.stack, skip_layers=range(self.drop or 0))
+        start = 0
+        while start < len(windows):
+            end = start + 1
+            while (
+                end < len(windows) and (end + 1 - start) * len(windows[end][2].ids) <= self.tokens
+            ):
+                end += 1
+            chunk = windows[start:end]
+            batch = collate([window for _, _, window in chunk], pad).to(backbone.device)
+            if len(batch.index[0]):
+                with torch.inference_mode(), amp(self.precision, backbone.device):
+                    seen = look(batch).float().cpu()
+                sizes = [len(window.positions) for _, _, window in chunk]
+                for (i, n, window), part in zip(chunk, seen.split(sizes), strict=True):
+                    yield i, n, window, part
+            start = end
+
+
+def predict_labels(model: Composed, data: Encoded, labels: Sequence[str]) -> list[dict[int, str]]:
+    """Predicted label of every scored item of every row: one ``{item: label}`` a row."""
     result: list[dict[int, str]] = [{} for _ in data.rows]
-    windows = [(i, window) for i, row in enumerate(data.rows) for window in row]
-    windows.sort(key=lambda pair: len(pair[1].ids))
-    pad = backbone.tokenizer.pad_token_id
-    start = 0
-    while start < len(windows):
-        end = start + 1
-        while end < len(windows) and (end + 1 - start) * len(windows[end][1].ids) <= tokens:
-            end += 1
-        chunk = windows[start:end]
-        batch = collate([window for _, window in chunk], pad).to(backbone.device)
-        if len(batch.labels):
-            with amp(precision, backbone.device):
-                states = backbone.hidden(batch.ids, batch.mask)[batch.index]
-                best = backbone.head_logits(head, states).argmax(dim=-1).tolist()
-            where = [(i, item) for i, window in chunk for item in window.items]
-            for (i, item), label in zip(where, best, strict=True):
-                result[i][item] = labels[label]
-        start = end
+    for i, _, window, outputs in model.each(data, model.outputs):
+        best = outputs.argmax(dim=-1).tolist()
+        result[i] |= {item: labels[b] for item, b in zip(window.items, best, strict=True)}
     return result
 
 
-Tags = Sequence[Sequence[str]]
-"""Labels by row, as many as the row has items."""
+def predict_choices(model: Composed, data: Encoded, labels: Sequence[str]) -> list[dict[int, str]]:
+    """The label of the alternative with the highest score, of equal ones the first."""
+    scores = [[float("-inf")] * len(row) for row in data.rows]
+    for i, n, _, outputs in model.each(data, model.outputs):
+        scores[i][n] = float(outputs[0, 0])
+    return [{0: labels[row.index(max(row))]} for row in scores]
 
 
-def answers_of(gold: Tags, predicted: Sequence[dict[int, str]]) -> list[list[str]]:
-    """Predicted labels in the form of the gold ones; `NONE` where an item has none."""
-    return [
-        [answers.get(i, NONE) for i in range(len(row))]
-        for row, answers in zip(gold, predicted, strict=True)
-    ]
+def predict_answers(
+    model: Composed, data: Encoded, contexts: Sequence[str], longest: int
+) -> list[str]:
+    """The characters of the best span of each context; empty where a context has no sub-word.
 
-
-def accuracy(gold: Tags, predicted: Tags) -> float:
-    """Share of items whose label is right."""
-    right, wanted = _flat(gold), _flat(predicted)
-    return sum(a == b for a, b in zip(right, wanted, strict=True)) / len(right)
-
-
-def macro_f1(gold: Tags, predicted: Tags) -> float:
-    """Plain mean of the F1 of every label that occurs in the gold data."""
-    right = _flat(gold)
-    labels = sorted(set(right))
-    return float(f1_score(right, _flat(predicted), labels=labels, average="macro", zero_division=0))
-
-
-def span_f1(gold: Tags, predicted: Tags) -> float:
-    """F1 of whole spans, type and both ends right, over all rows together.
-
-    As conlleval and seqeval's default mode: a span also begins at an I- that does not go on
-    with what stands before it. 0 where neither side has a span.
+    The best span is that with the highest sum of start and end scores over all windows of the row,
+    of at most ``longest`` sub-words.
     """
-    right = {(i, *span) for i, row in enumerate(gold) for span in spans(row)}
-    found = {(i, *span) for i, row in enumerate(predicted) for span in spans(row)}
-    return 2 * len(right & found) / (len(right) + len(found)) if right or found else 0.0
+    best: list[tuple[float, int, int]] = [(float("-inf"), 0, 0) for _ in data.rows]
+    for i, _, window, outputs in model.each(data, model.outputs):
+        if len(window.spans) < 2:
+            continue
+        # The first position stands for no answer in this window.
+        first, last = outputs[1:].unbind(1)
+        scores = first[:, None] + last[None, :]
+        allowed = torch.ones_like(scores).triu().tril(longest - 1).bool()
+        scores = scores.masked_fill(~allowed, float("-inf"))
+        place = int(scores.argmax())
+        begin, end = divmod(place, scores.shape[1])
+        found = (float(scores[begin, end]), window.spans[begin + 1][0], window.spans[end + 1][1])
+        # Windows come in order of length: of equal spans the one that stands first in the text.
+        best[i] = max(best[i], found, key=lambda one: (one[0], -one[1]))
+    pairs = zip(contexts, best, strict=True)
+    # Of many tokenizers a word's first sub-word has the space before it.
+    return [context[begin:end].strip() for context, (_, begin, end) in pairs]
 
 
-def spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """(type, first, one past the last) of every span of IOB2 tags."""
-    found: list[tuple[str, int, int]] = []
-    start, kind = 0, ""
-    for i, tag in enumerate([*tags, "O"]):
-        prefix, _, name = tag.partition("-")
-        name = name or "_"
-        inside = prefix == "I" and name == kind
-        if kind and not inside:
-            found.append((kind, start, i))
-            kind = ""
-        if prefix in ("B", "I") and not inside:
-            start, kind = i, name
-    return found
+def embed(model: Composed, data: Encoded, layer: int | None = None) -> np.ndarray[Any, Any]:
+    """A unit vector for each row of one window: (rows, columns of the head), fp32.
 
+    Args:
+        layer: without a head, the mean of this layer's states over all sub-words, special tokens
+            among them; (rows, hidden).
+    """
 
-METRICS: dict[str, Callable[[Tags, Tags], float]] = {
-    "accuracy": accuracy,
-    "macro_f1": macro_f1,
-    "span_f1": span_f1,
-}
+    def mean(batch: Batch) -> torch.Tensor:
+        states = model.backbone.hidden(batch.ids, batch.mask, layer)
+        weights = batch.mask[..., None]
+        return (states * weights).sum(1) / weights.sum(1)
 
-
-def score(gold: Tags, predicted: Tags, metrics: Sequence[str]) -> dict[str, Any]:
-    """Each metric, and what always answering the most frequent gold label would score."""
-    most = Counter(_flat(gold)).most_common(1)[0][0]
-    majority = [[most] * len(row) for row in gold]
-    return {
-        name: {"score": METRICS[name](gold, predicted), "baseline": METRICS[name](gold, majority)}
-        for name in metrics
-    }
-
-
-def _flat(rows: Tags) -> list[str]:
-    return [label for row in rows for label in row]
+    look = model.outputs if model.head is not None else mean
+    found: dict[int, torch.Tensor] = {i: part[0] for i, _, _, part in model.each(data, look)}
+    vectors = torch.stack([found[i] for i in range(len(found))])
+    return np.ascontiguousarray(torch.nn.functional.normalize(vectors, dim=-1).numpy())

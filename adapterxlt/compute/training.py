@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from adapterxlt.compute.backbone import Backbone, Wearing
+from adapterxlt.compute.criteria import ITEMS, Criterion
 from adapterxlt.compute.data import Encoded, Masking, Mixture, Order, Window, collate, mask_seed
 from adapterxlt.compute.objectives import (
     deconflict,
@@ -36,7 +37,8 @@ Progress = Callable[[int, int, float], None]
 class Stream:
     """One language's batches in a phase: its rows, their order, and what its batches wear.
 
-    Batch number k wears ``stacks[k % len(stacks)]``; ``weight`` is that of its loss.
+    Batch number k wears ``stacks[k % len(stacks)]``; ``weight`` is that of its loss, which is what
+    ``criterion`` says of the outputs of ``logits``.
     """
 
     name: str
@@ -46,32 +48,34 @@ class Stream:
     logits: Callable[[torch.Tensor], torch.Tensor]
     masking: Masking | None = None
     weight: float = 1.0
+    criterion: Criterion = ITEMS
 
     def turn(self, number: int, seed: int) -> Turn:
         """The batch of a number, counted from 0, masked when the stream is text."""
         rows = [self.data.rows[i] for i in self.order.rows(number)]
-        windows = [window for row in rows for window in row]
         if self.masking is not None:
-            windows = self.masking.apply(windows, mask_seed(seed, self.name, number))
-        return Turn(self, windows, self.stacks[number % len(self.stacks)], len(rows))
+            windows = [window for row in rows for window in row]
+            masked = iter(self.masking.apply(windows, mask_seed(seed, self.name, number)))
+            rows = [tuple(next(masked) for _ in row) for row in rows]
+        return Turn(self, rows, self.stacks[number % len(self.stacks)])
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One batch of a step: whose it is, its windows, what it wears, and how many rows it has."""
+    """One batch of a step: whose it is, its rows, and what it wears."""
 
     stream: Stream
-    windows: list[Window]
+    rows: list[tuple[Window, ...]]
     stack: Wearing
-    rows: int
 
     @property
     def scored(self) -> int:
-        return sum(len(window.labels) for window in self.windows)
+        """How many terms its loss has."""
+        return self.stream.criterion.terms(self.rows)
 
     @property
     def tokens(self) -> int:
-        return sum(len(window.ids) for window in self.windows)
+        return sum(len(window.ids) for row in self.rows for window in row)
 
 
 def learning_rate(budget: Mapping[str, Any], step: int) -> float:
@@ -159,7 +163,7 @@ def train(
             torch.nn.utils.clip_grad_norm_(list(parameters.values()), budget["clip"])
         optimizer.step()
         outcome.tokens += sum(turn.tokens for turn in turns)
-        outcome.examples += sum(turn.rows for turn in turns)
+        outcome.examples += sum(len(turn.rows) for turn in turns)
         if step % stride == 0 or step == steps - 1:
             outcome.losses.append((step + 1, round(loss, 6)))
         # A mark may come twice: more parts were asked for than there are steps.
@@ -199,27 +203,28 @@ class _Step:
         """Activate the adapters of a turn, without those of skipped layers."""
         self.backbone.activate(turn.stack, self.skip)
 
-    def states(self, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states (scored, hidden) under the active adapters, and labels (scored,)."""
+    def states(self, rows: Sequence[tuple[Window, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states (scored, hidden) under the active adapters, and all labels of the rows."""
+        windows = [window for row in rows for window in row]
         batch = collate(windows, self.backbone.tokenizer.pad_token_id).to(self.backbone.device)
         return self.backbone.hidden(batch.ids, batch.mask)[batch.index], batch.labels
 
     def backward(self, turn: Turn, share: float) -> float:
         """Mean loss of a turn; ``share`` times its gradient is accumulated."""
-        scored, windows = turn.scored, turn.windows
+        scored, rows, criterion = turn.scored, turn.rows, turn.stream.criterion
         if scored == 0:
             return 0.0
         self.wear(turn)
-        size = self.micro_batch or len(windows)
+        size = self.micro_batch if self.micro_batch and criterion.splits else len(rows)
         total = 0.0
-        for start in range(0, len(windows), size):
-            piece = windows[start : start + size]
-            if not any(window.labels for window in piece):
+        for start in range(0, len(rows), size):
+            piece = rows[start : start + size]
+            if not criterion.terms(piece):
                 continue
             with amp(self.precision, self.backbone.device):
                 states, labels = self.states(piece)
                 logits = turn.stream.logits(states).float()
-                loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / scored
+                loss = criterion.loss(logits, labels, piece) / scored
             (loss * share).backward()
             total += float(loss.detach())
         return total
@@ -241,7 +246,7 @@ def _mixup(step: _Step) -> float:
     loss = torch.zeros((), device=backbone.device)
     with amp(step.precision, backbone.device):
         step.wear(source)
-        states, labels = step.states(source.windows)
+        states, labels = step.states(source.rows)
         for i, (other, weight) in enumerate(zip(others, weights, strict=True)):
             if source.scored == 0 or other.scored == 0:
                 continue
@@ -249,7 +254,7 @@ def _mixup(step: _Step) -> float:
             drawn = mixup_pairs(source.scored, other.scored, draw)
             pairs, lam = (tensor.to(backbone.device) for tensor in drawn)
             step.wear(other)
-            theirs = step.states(other.windows)
+            theirs = step.states(other.rows)
             part = mixup_loss(source.stream.logits, states, labels, *theirs, pairs, lam)
             loss = loss + part * (weight / sum(weights))
     if loss.requires_grad:

@@ -17,7 +17,7 @@ from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.errors import Fault, did_you_mean
 from adapterxlt.core.methods import METHODS, clash
 from adapterxlt.core.regimes import LANGUAGE_WORDS, TASK_WORDS, Phase, Regime, builtin_regimes
-from adapterxlt.core.tasks import TASKS
+from adapterxlt.core.tasks import KINDS, TASKS
 
 if TYPE_CHECKING:
     from adapterxlt.core.recipe import Recipe
@@ -96,9 +96,8 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
     def fault(what: str, hint: str, *path: str | int) -> Fault:
         return Fault(what, document.where(path), hint)
 
-    for path, code in [(("source",), recipe.source)] + [
-        (("targets", i), target) for i, target in enumerate(recipe.targets)
-    ]:
+    given = list(_targets(recipe))
+    for path, code in [(("source",), recipe.source), *given]:
         hint = _language_fault(code)
         if hint is not None:
             yield fault(f"unknown language {code!r}", hint, *path)
@@ -108,21 +107,23 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
                 hint = _language_fault(code)
                 if hint is not None:
                     yield fault(f"unknown language {code!r}", hint, "classes", name, i)
-    for i, target in enumerate(recipe.targets):
+    for path, target in given:
         if target == recipe.source:
-            yield fault(f"target {target!r} is the source", "take it out", "targets", i)
-    for name in ("targets", "tasks", "shots", "draws", "seeds", "regimes"):
-        values = [r.name if isinstance(r, Regime) else r for r in getattr(recipe, name)]
+            yield fault(f"target {target!r} is the source", "take it out", *path)
+    lists: list[tuple[tuple[str | int, ...], Any]] = [
+        ((name,), getattr(recipe, name)) for name in ("tasks", "shots", "draws", "seeds", "regimes")
+    ]
+    if isinstance(recipe.targets, dict):
+        lists += [(("targets", task), codes) for task, codes in recipe.targets.items()]
+    elif isinstance(recipe.targets, tuple):
+        lists.append((("targets",), recipe.targets))
+    for path, members in lists:
+        values = [r.name if isinstance(r, Regime) else r for r in members]
         for i, item in enumerate(values):
             if item in values[:i]:
-                yield fault(f"{item!r} stands twice in {name}", "take one out", name, i)
-    for i, task in enumerate(recipe.tasks):
-        if task not in TASKS:
-            yield fault(f"unknown task {task!r}", did_you_mean(task, TASKS), "tasks", i)
+                yield fault(f"{item!r} stands twice in {path[-1]}", "take one out", *path, i)
+    yield from _task_faults(recipe, fault)
     for task, members in recipe.intermediate.items():
-        if task not in TASKS:
-            hint = did_you_mean(task, TASKS)
-            yield fault(f"unknown task {task!r}", hint, "intermediate", task)
         for i, code in enumerate(members):
             hint = _language_fault(code)
             if hint is not None:
@@ -145,6 +146,40 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
     yield from _regime_faults(recipe, fault)
 
 
+def _targets(recipe: Recipe) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    """Every target that is written, with its place."""
+    if isinstance(recipe.targets, dict):
+        for task, codes in recipe.targets.items():
+            yield from ((("targets", task, i), code) for i, code in enumerate(codes))
+    elif isinstance(recipe.targets, tuple):
+        yield from ((("targets", i), code) for i, code in enumerate(recipe.targets))
+
+
+def _task_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
+    """Tasks that are not known, or have no targets."""
+    known = [*recipe.datasets, *TASKS]
+    for i, task in enumerate(recipe.tasks):
+        if not recipe.knows(task):
+            yield fault(f"unknown task {task!r}", did_you_mean(task, known), "tasks", i)
+        elif isinstance(recipe.targets, dict) and not recipe.targets.get(task):
+            yield fault(f"task {task!r} has no targets", f"add {task}: [...]", "targets")
+        elif not recipe.targets_of(task):
+            hint = "list targets: the task names no languages of its own"
+            yield fault(f"task {task!r} has no targets", hint, "targets")
+    if isinstance(recipe.targets, dict):
+        for task in recipe.targets:
+            if task not in recipe.tasks:
+                hint = did_you_mean(task, recipe.tasks)
+                yield fault(f"targets of {task!r}, which is no task here", hint, "targets", task)
+    for task in recipe.intermediate:
+        if not recipe.knows(task):
+            hint = did_you_mean(task, known)
+            yield fault(f"unknown task {task!r}", hint, "intermediate", task)
+        elif not recipe.task(task).trains:
+            what = f"nothing is trained on {task!r}"
+            yield fault(what, "take it out", "intermediate", task)
+
+
 def _spec_faults(specs: Iterable[tuple[Any, AdapterSpec]], fault: Any) -> Iterable[Fault]:
     for place, spec in specs:
         for field, what, hint in spec.faults():
@@ -152,7 +187,7 @@ def _spec_faults(specs: Iterable[tuple[Any, AdapterSpec]], fault: Any) -> Iterab
 
 
 def _regime_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
-    classes = {recipe.class_of(t) for t in recipe.targets if _language_fault(t) is None}
+    classes = {recipe.class_of(t) for t in recipe.all_targets if _language_fault(t) is None}
     # A budget for a built-in phase that no regime here uses is harmless: overrides drop regimes.
     regimes = dict(builtin_regimes())
     for i, entry in enumerate(recipe.regimes):
@@ -166,6 +201,7 @@ def _regime_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
             yield fault(
                 f"regime {regime.name!r} needs shots", "add e.g. shots: [10, 100]", "regimes", i
             )
+        yield from _untrained_faults(recipe, regime, i, fault)
         specs = [
             ("task_adapter", regime.task_adapter),
             ("language_adapter", regime.language_adapter),
@@ -186,6 +222,31 @@ def _regime_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
         if name not in phases:
             hint = did_you_mean(name, phases)
             yield fault(f"no regime has a phase {name!r}", hint, "budgets", name)
+
+
+def _untrained_faults(recipe: Recipe, regime: Regime, at: int, fault: Any) -> Iterable[Fault]:
+    """What a regime asks of a task that cannot give it: training where there is none, mixtures."""
+    place = ("regimes", at)
+    for task in (name for name in recipe.tasks if recipe.knows(name)):
+        kind = recipe.task(task).kind
+        mixes = any(p.objective == "mixup" and "task" in p.tasks for p in regime.phases)
+        if mixes and not KINDS[kind].items:
+            what = f"regime {regime.name!r} mixes items, which {task!r} ({kind}) has none of"
+            yield fault(what, "take the regime or the task out", *place)
+        if KINDS[kind].trains:
+            continue
+        untrained = [p for p in regime.phases if not _trained(recipe, p, task)]
+        wants: list[Any] = [p.start for p in regime.phases if p in untrained]
+        wants += [regime.finish] if regime.phases[-1] in untrained else []
+        fuses = any(phase.adapter == "fuse" for phase in regime.phases)
+        if regime.uses_shots or fuses or any(want != "last" for want in wants):
+            what = f"regime {regime.name!r} trains the task, and nothing is trained on {task!r}"
+            yield fault(what, "zero-shot and intermediate training are possible", *place)
+
+
+def _trained(recipe: Recipe, phase: Phase, task: str) -> bool:
+    known = (word for word in phase.tasks if word in TASK_WORDS or recipe.knows(word))
+    return any(recipe.trained_on(word, task) for word in known)
 
 
 def _method_faults(recipe: Recipe, regime: Regime, at: int, fault: Any) -> Iterable[Fault]:
@@ -227,8 +288,8 @@ def _phase_faults(
     phase = regime.phases[j]
     say = f"phase {phase.name!r}"
     for task, words, _ in phase.parts:
-        if task not in TASK_WORDS and task not in TASKS:
-            hint = did_you_mean(task, [*TASK_WORDS, *TASKS])
+        if task not in TASK_WORDS and not recipe.knows(task):
+            hint = did_you_mean(task, [*TASK_WORDS, *recipe.datasets, *TASKS])
             yield fault(f"{say}: unknown task {task!r}", hint, *at, "tasks")
         if task == "intermediate":
             for own in recipe.tasks:

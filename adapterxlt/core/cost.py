@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from adapterxlt.core.adapters import adapter_parameters
 from adapterxlt.core.plan import DataInfo, Plan, Stage
@@ -48,8 +49,10 @@ def work_of(stage: Stage, shape: Shape, data: Mapping[str, DataInfo]) -> Work:
             6 * tokens * (block + head),
         )
     if stage.kind == "evaluate":
-        test = data[params["data"]["data"]]
-        tokens = test.tokens_per_row * (params["data"].get("limit") or test.rows)
+        tokens = 0.0
+        for read in (params["data"], *(params.get("pool") or ())):
+            info = data[read["data"]]
+            tokens += info.tokens_per_row * (read.get("limit") or info.rows)
         return Work("evaluate", 0, 0, tokens, 2 * tokens * block)
     if stage.kind == "merge":
         return Work("evaluate", 0, 0, 0.0, 0.0)
@@ -65,12 +68,18 @@ def work_of(stage: Stage, shape: Shape, data: Mapping[str, DataInfo]) -> Work:
         tokens += steps * rows * min(data[stream["data"]].tokens_per_row, params["max_length"])
     mlm = params["objective"] == "mlm"
     head = shape.hidden * shape.vocabulary * params["mask"] if mlm else 0
-    labels = sum(len(head["labels"]) for head in params.get("heads", {}).values())
+    labels = sum(_columns(head, shape) for head in params.get("heads", {}).values())
     trainable = adapter + (shape.hidden + 1) * labels
     # With the backbone itself trained, its gradients cost as much as those of activations.
     own = 0 if spec and spec["method"] == "full" else 6 * adapter
     flops = tokens * ((4 if own else 6) * (block + head) + own)
     return Work("mlm" if mlm else "task", trainable, steps, tokens, flops)
+
+
+def _columns(head: Mapping[str, Any], shape: Shape) -> int:
+    """How many columns a head has."""
+    special = {"qa": 2, "choice": 1, "ranking": shape.hidden}
+    return special.get(head["kind"], len(head["labels"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ def demands(recipe: Recipe) -> Iterator[tuple[Regime, str, str, str | int]]:
             for own, (word, words, shots) in (
                 (t, part) for t in recipe.tasks for part in phase.parts
             ):
-                for task in recipe.tasks_of(word, own):
-                    for target in recipe.targets if "target" in words else recipe.targets[:1]:
+                for task in recipe.trained_on(word, own):
+                    targets = recipe.targets_of(own)
+                    for target in targets if "target" in words else targets[:1]:
                         for name in words:
                             for language in recipe.members(name, task, target):
                                 yield regime, task, language, shots
@@ -36,7 +37,7 @@ def worn_languages(recipe: Recipe) -> list[str]:
     """Languages whose text a recipe trains language adapters on, the source first."""
     wanted = recipe.language_adapters
     assert wanted is not None
-    found = [recipe.source, *recipe.targets]
+    found = [recipe.source, *recipe.all_targets]
     wears = {phase.wear for regime in recipe.regime_list for phase in regime.phases}
     # A bilingual adapter is trained on text, whatever its languages' own adapters are.
     whole = list(found) if "pair" in wears else []
@@ -45,7 +46,8 @@ def worn_languages(recipe: Recipe) -> list[str]:
             words = phase.wear if isinstance(phase.wear, tuple) else ()
             words += tuple(w for _, words, _ in phase.parts for w in words if phase.wear == "own")
             for word in words:
-                for task in recipe.intermediate or ("",):
-                    found += recipe.members(word, task, recipe.source)
+                for task in (*recipe.intermediate, *recipe.tasks):
+                    if word != "intermediate" or task in recipe.intermediate:
+                        found += recipe.members(word, task, recipe.source)
     combined = [code for name in found for code in wanted.combine.get(name, {name: 1.0})]
     return list(dict.fromkeys([*combined, *whole]))

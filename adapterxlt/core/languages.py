@@ -1,6 +1,6 @@
 """The table of languages: codes, script, family and how much text the field has for each.
 
-It owns ``languages.tsv`` (whose header names the source of every column) and the two rules that
+It owns ``languages.tsv`` (whose header names the source of every column) and the three rules that
 turn it into resource classes; it never guesses a missing value, never touches the network and
 knows nothing of the laboratory's own ``lab-`` languages. Recipes, regimes, data readers, the
 command line and the report call it.
@@ -11,10 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-SCHEMES: tuple[str, ...] = ("joshi", "cc100")
+SCHEMES: tuple[str, ...] = ("joshi", "cc100", "wikipedia")
 """Names that `resource_class` takes as ``scheme``."""
 
-_COLUMNS = ("code", "iso639_3", "name", "script", "family", "joshi", "cc100_gib", "aliases")
+_COLUMNS = (
+    *("code", "iso639_3", "name", "script", "family", "joshi", "cc100_gib"),
+    *("wikipedia_articles", "aliases"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Language:
         joshi: class 0 to 5 of Joshi et al. 2020 (acl-main.560), or None when not known.
         cc100_gib: GiB of text in XLM-R's training corpus (Conneau et al. 2020, table 6);
             0 when the language is not in it, None when not known.
+        wikipedia_articles: articles of the Wikipedia in the language in 2026, or None when not
+            known; articles that bots wrote count like others.
         aliases: further codes of the same language.
     """
 
@@ -41,6 +46,7 @@ class Language:
     family: str
     joshi: int | None
     cc100_gib: float | None
+    wikipedia_articles: int | None
     aliases: tuple[str, ...]
 
 
@@ -106,6 +112,7 @@ def resource_class(code: str, scheme: str = "joshi") -> str:
         code: a code, an ISO 639-3 code or an alias.
         scheme: ``joshi``: classes 4-5 are ``high``, 3 ``mid``, 0-2 ``low``. ``cc100``: from
             20 GiB ``high``, from 1 GiB ``mid``, less ``low``, nothing at all ``unseen``.
+            ``wikipedia``: from 1,000,000 articles ``high``, from 100,000 ``mid``, less ``low``.
 
     Returns:
         ``high``, ``mid``, ``low``, ``unseen`` or, when the table has no value, ``unknown``.
@@ -119,7 +126,9 @@ def resource_class(code: str, scheme: str = "joshi") -> str:
     language = get(code)
     if scheme == "joshi":
         return _joshi_group(language.joshi)
-    return _cc100_group(language.cc100_gib)
+    if scheme == "cc100":
+        return _cc100_group(language.cc100_gib)
+    return _wikipedia_group(language.wikipedia_articles)
 
 
 def _joshi_group(joshi: int | None) -> str:
@@ -136,11 +145,17 @@ def _cc100_group(gib: float | None) -> str:
     return "high" if gib >= 20 else "mid" if gib >= 1 else "low"
 
 
+def _wikipedia_group(articles: int | None) -> str:
+    if articles is None:
+        return "unknown"
+    return "high" if articles >= 1_000_000 else "mid" if articles >= 100_000 else "low"
+
+
 def _read(row: str) -> Language:
     cells = row.split("\t")
     if len(cells) != len(_COLUMNS):
         raise ValueError(f"languages.tsv: {len(cells)} cells instead of {len(_COLUMNS)}: {row!r}")
-    code, iso639_3, name, script, family, joshi, gib, aliases = cells
+    code, iso639_3, name, script, family, joshi, gib, articles, aliases = cells
     return Language(
         code=code,
         iso639_3=iso639_3,
@@ -149,6 +164,7 @@ def _read(row: str) -> Language:
         family=family,
         joshi=int(joshi) if joshi else None,
         cc100_gib=float(gib) if gib else None,
+        wikipedia_articles=int(articles) if articles else None,
         aliases=tuple(aliases.split(",")) if aliases else (),
     )
 

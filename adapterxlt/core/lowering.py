@@ -16,7 +16,7 @@ from adapterxlt.core.plan import Cell, DataInfo, Plan, Stage
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.regimes import Phase, Regime
 from adapterxlt.core.specs import Budget, Shape, resolve_budget
-from adapterxlt.core.tasks import TASKS
+from adapterxlt.core.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class BackboneInfo:
 class Corpus(Protocol):
     """Where rows come from, as far as planning sees it."""
 
+    def task(self, name: str) -> Task: ...
+    def has(self, task: str, language: str, split: str) -> bool: ...
     def info(self, task: str, language: str, split: str) -> DataInfo: ...
     def text_info(self, language: str, texts: tuple[str, ...] | None) -> DataInfo: ...
     def shots_split(self, task: str, language: str) -> str: ...
@@ -75,7 +77,7 @@ class _Lowering:
         self.language_keys: dict[tuple[AdapterSpec, str], str] = {}
         self.budgets: dict[tuple[str, str], Budget] = {}
         # What does not differ between cells is lowered once: most of a large plan is such.
-        self.phases: dict[tuple[Any, ...], str] = {}
+        self.phases: dict[tuple[Any, ...], str | None] = {}
         self.snapshots: dict[tuple[Any, ...], str] = {}
         for regime in recipe.regime_list:
             for task, shots, draw, seed in cells_of(recipe, regime):
@@ -83,12 +85,12 @@ class _Lowering:
 
     def _regime(self, run: Run) -> None:
         regime = run.regime
-        roles = [(target, "target") for target in self.recipe.targets]
-        if not regime.per_target:
+        roles = [(target, "target") for target in self.recipe.targets_of(run.task)]
+        if not regime.per_target and self.recipe.scores_source(run.task):
             roles = [(self.recipe.source, "source"), *roles]
         trained: str | None = None
-        for language, role in roles:
-            if trained is None or regime.per_target:
+        for n, (language, role) in enumerate(roles):
+            if n == 0 or regime.per_target:
                 run = replace(run, target=language)
                 trained = self._train(run)
             cell = Cell(run.task, regime.name, language, run.shots, run.draw, run.seed, role)
@@ -96,9 +98,9 @@ class _Lowering:
 
     # --- the stages that train one cell ---------------------------------------------------------
 
-    def _train(self, run: Run) -> str:
-        """The stages of a regime's phases; the key of what is evaluated."""
-        done: dict[int, str] = {}
+    def _train(self, run: Run) -> str | None:
+        """The stages of a regime's phases; the key of what is evaluated, if anything is trained."""
+        done: dict[int, str | None] = {}
         shared = [run.regime.name, run.task, run.seed]
         for i in run.regime.needed:
             phase = run.regime.phases[i]
@@ -116,22 +118,33 @@ class _Lowering:
             return self._snapshot(run, phases[last], done[last], finish)
         # The last phase first: its heads are the sum's.
         order = sorted((i for i, p in enumerate(phases) if p.name in finish), reverse=True)
-        of = {n: done[i] for n, i in enumerate(order)}
+        of = {n: self._there(done[i]) for n, i in enumerate(order)}
         weights = [finish[phases[i].name] for i in order]
         return self._merge(of, [(n, None) for n in of], "sum", weights=weights)
 
-    def _phase(self, run: Run, i: int, done: Mapping[int, str]) -> str:
+    @staticmethod
+    def _there(key: str | None) -> str:
+        """What `core.checks` has made sure of: that something was trained."""
+        assert key is not None, "a sum or a fusion of nothing"
+        return key
+
+    def _phase(self, run: Run, i: int, done: Mapping[int, str | None]) -> str | None:
+        """The stage of a phase; of one that has nothing to train on, that of the one before."""
         phase, before = run.regime.phases[i], run.regime.builds_on(i)
         inputs = dict(self.base)
+        if not any(self.recipe.trained_on(word, run.task) for word in phase.tasks):
+            return done[before[0]] if before else None
         if phase.adapter == "fuse":
-            inputs |= {f"fuse:{n}": done[j] for n, j in enumerate(before)}
+            inputs |= {f"fuse:{n}": self._there(done[j]) for n, j in enumerate(before)}
         elif before:
             previous = run.regime.phases[before[0]]
             role = "below" if phase.adapter == "stack" else "previous"
-            inputs[role] = self._snapshot(run, previous, done[before[0]], phase.start)
+            key = self._snapshot(run, previous, done[before[0]], phase.start)
+            inputs |= {role: key} if key is not None else {}
         head = run.regime.head_from(i)
-        if head is not None:
-            inputs["heads"] = done[head]
+        kept = done[head] if head is not None else None
+        if kept is not None:
+            inputs["heads"] = kept
         streams = self._streams(run, phase, inputs)
         inherits = any(role in inputs for role in ("previous", "below", "fuse:0", "heads"))
         fused = run.regime.fused(i)
@@ -142,7 +155,7 @@ class _Lowering:
             "streams": streams,
             "adapter": None if fused else self._resolved(self.recipe.phase_adapter(run.regime, i)),
             "heads": {
-                task: {"kind": TASKS[task].kind, "labels": list(TASKS[task].labels)}
+                task: self.corpus.task(task).head
                 for task in sorted({stream["task"] for stream in streams})
             },
             "head": phase.heads if inherits and phase.heads != "keep" else None,
@@ -185,7 +198,7 @@ class _Lowering:
         parts = [
             (task, word, words, shots)
             for word, words, shots in phase.parts
-            for task in self.recipe.tasks_of(word, run.task)
+            for task in self.recipe.trained_on(word, run.task)
         ]
         # By name, so that cells of different tasks share what they train on the same tasks.
         for task, word, words, shots in sorted(parts, key=lambda part: part[0]):
@@ -215,7 +228,7 @@ class _Lowering:
         }
         if source or shots == "all":
             limit = self.recipe.limits.train
-            return stream | ({"limit": limit} if limit is not None and limit < info.rows else {})
+            return stream | ({"limit": limit} if limit is not None and _cuts(limit, info) else {})
         return stream | {"shots": shots, "draw": run.draw}
 
     def _rows(self, stream: Mapping[str, Any]) -> int:
@@ -247,9 +260,11 @@ class _Lowering:
 
     # --- snapshots, averages, choices -----------------------------------------------------------
 
-    def _snapshot(self, run: Run, phase: Phase, trained: str, which: str | int) -> str:
+    def _snapshot(
+        self, run: Run, phase: Phase, trained: str | None, which: str | int
+    ) -> str | None:
         """The stage that gives a snapshot of a phase; the phase's own stage for its last."""
-        if which == "last":
+        if which == "last" or trained is None:
             return trained
         at = (run.regime.name, phase.name, run.task, run.target, trained, which)
         if at not in self.snapshots:
@@ -269,7 +284,7 @@ class _Lowering:
             (run.target, "test") if which == "oracle" else (self.recipe.source, "validation")
         )
         scores = [self._evaluate(run, phase, language, trained, split, n) for n in numbers]
-        metric = TASKS[run.task].primary
+        metric = self.corpus.task(run.task).primary
         return self._merge({0: trained}, [(0, n) for n in numbers], "best", scores, metric)
 
     def _merge(
@@ -350,7 +365,7 @@ class _Lowering:
                     "split": "text",
                     "data": info.digest,
                     "texts": list(wanted.texts) if wanted.texts else None,
-                    "limit": limit if limit is not None and limit < info.rows else None,
+                    "limit": limit if limit is not None and _cuts(limit, info) else None,
                 }
             )
         params = {
@@ -377,32 +392,55 @@ class _Lowering:
         run: Run,
         phase: Phase,
         language: str,
-        trained: str,
+        trained: str | None,
         split: str = "test",
         snapshot: int | None = None,
     ) -> str:
-        info = self.corpus.info(run.task, language, split)
-        self.plan.data[info.digest] = info
-        inputs = {**self.base, "trained": trained}
-        wear = self._wear(run, phase, language, inputs, turn=False)
-        limit = self.recipe.limits.test
-        params = {
-            **self.common,
-            "data": {
+        task = self.corpus.task(run.task)
+        inputs = dict(self.base) if trained is None else {**self.base, "trained": trained}
+
+        def read(code: str, split: str, limit: int | None, side: str | None = None) -> Any:
+            info = self.corpus.info(run.task, code, split)
+            self.plan.data[info.digest] = info
+            return {
                 "task": run.task,
-                "language": language,
+                "language": code,
                 "split": split,
                 "data": info.digest,
-                "limit": limit if limit is not None and limit < info.rows else None,
-                "wear": wear,
-            },
-            "metrics": list(TASKS[run.task].metrics),
+                "limit": limit if limit is not None and _cuts(limit, info) else None,
+                "wear": self._wear(run, phase, code, inputs, turn=False),
+                "side": side,
+            }
+
+        limit = self.recipe.limits.test
+        data = read(language, split, limit)
+        pool = None
+        if task.kind == "retrieval":
+            # The other side of each row is in the source language.
+            wear = self._wear(run, phase, self.recipe.source, inputs, turn=False)
+            pool = [{**data, "wear": wear, "side": task.label}]
+        elif task.kind == "ranking" and split == "test":
+            spoken = task.pool or (self.recipe.source, *self.recipe.targets_of(run.task))
+            there = [c for c in spoken if self.corpus.has(run.task, c, "candidates")]
+            pool = [read(code, "candidates", None) for code in there]
+        params = {
+            **self.common,
+            "data": data,
+            "pool": pool,
+            "options": task.options or None,
+            "metrics": list(task.metrics),
             "snapshot": snapshot,
             "drop": run.regime.evaluation_drop,
         }
         at = f" snapshot {snapshot} of" if snapshot else ""
-        label = f"evaluate{at} {self.plan.labels[trained]} on {language}"
+        of = "the backbone" if trained is None else self.plan.labels[trained]
+        label = f"evaluate{at} {of} on {run.task} {language}"
         return self.plan.add(Stage("evaluate", params, inputs), label)
+
+
+def _cuts(limit: int, info: DataInfo) -> bool:
+    """Whether a limit leaves rows out, as far as is known."""
+    return limit < info.rows or not info.exact
 
 
 def _sampling(phase: Phase) -> dict[str, Any] | None:

@@ -21,6 +21,8 @@ class DataInfo:
     digest: str
     rows: int
     tokens_per_row: float
+    exact: bool = True
+    """False where the rows are a guess: of a hub's split whose size is not declared."""
 
 
 #: Bumped by hand when the meaning of a kind's code changes: old results are then not reused.

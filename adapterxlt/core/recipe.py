@@ -1,33 +1,26 @@
-"""Recipes: the closed schema, its reading with line numbers, overrides and semantic checks.
+"""Recipes: the closed schema, and what follows from its fields.
 
-A recipe is pure data: reading one touches no data file and no model. Every fault is reported
-at once, each with its line and a suggestion.
+A recipe is pure data; `core.loading` reads one from a file.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path as FilePath
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     Discriminator,
     Field,
     Tag,
-    TypeAdapter,
-    ValidationError,
     field_validator,
 )
 
 from adapterxlt import lab
-from adapterxlt.core import languages, yamlio
+from adapterxlt.core import languages
 from adapterxlt.core.adapters import AdapterSpec
-from adapterxlt.core.checks import schema_faults, semantic_faults
-from adapterxlt.core.errors import Fault, RecipeError, UsageError
 from adapterxlt.core.regimes import Phase, Regime, builtin_regimes, tuples
 from adapterxlt.core.specs import BASE_BUDGET, Budget, Closed
+from adapterxlt.core.tasks import PLACE_FIELDS, TASKS, Place, Task
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RegimeEntry = Annotated[
@@ -35,9 +28,21 @@ RegimeEntry = Annotated[
     Discriminator(lambda value: "<name>" if isinstance(value, str) else "<regime>"),
 ]
 Classes = Annotated[
-    Annotated[Literal["joshi", "cc100"], Tag("<scheme>")]
+    Annotated[Literal["joshi", "cc100", "wikipedia"], Tag("<scheme>")]
     | Annotated[dict[str, tuple[str, ...]], Tag("<lists>")],
     Discriminator(lambda value: "<lists>" if isinstance(value, dict) else "<scheme>"),
+]
+
+Codes = tuple[str, ...]
+Targets = Annotated[
+    Annotated[Literal["all"], Tag("<all>")]
+    | Annotated[Annotated[Codes, Field(min_length=1)], Tag("<list>")]
+    | Annotated[Annotated[dict[str, Codes], Field(min_length=1)], Tag("<by task>")],
+    Discriminator(
+        lambda value: (
+            "<by task>" if isinstance(value, dict) else "<all>" if value == "all" else "<list>"
+        )
+    ),
 ]
 
 
@@ -52,13 +57,15 @@ class LanguageAdapters(Closed):
     """Share of sub-words predicted: 80 % masked, 10 % replaced, 10 % kept."""
     texts: tuple[str, ...] | None = None
     """Which monolingual texts of the data folder, e.g. [bible]; all when left out."""
+    places: tuple[Place, ...] = ()
+    """Text of your own in the place of the data folder's, e.g. [{files: "text/{language}.txt"}]."""
     combine: dict[str, Annotated[dict[str, float], Field(min_length=1)]] = Field(
         default_factory=dict
     )
     """Languages whose adapter is a weighted sum of trained ones, e.g. yo: {yo: 0.7, sw: 0.3}
     (language arithmetic)."""
 
-    @field_validator("texts", mode="before")
+    @field_validator("texts", "places", mode="before")
     @classmethod
     def _sequence(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -85,9 +92,13 @@ class Recipe(Closed):
     backbone: str | None = None
     """`lab`, or a folder in the format of transformers; --backbone gives it too."""
     data: str | None = None
-    """`lab`, or a data folder; --data gives it too."""
+    """`lab`, `hub`, or a data folder; --data gives it too. Not needed by `files` of `datasets`."""
+    datasets: dict[str, Task] = Field(default_factory=dict)
+    """Tasks of your own, or what differs from the shipped task of a name."""
     source: str
-    targets: tuple[str, ...] = Field(min_length=1)
+    targets: Targets
+    """Languages; or those of each task, e.g. {xnli: [sw, ur], xcopa: [qu]}; or `all`, the languages
+    of each task's benchmark."""
     tasks: tuple[str, ...] = Field(min_length=1)
     intermediate: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """What regimes call `intermediate`: tasks and whose data for them, e.g. nli: [en, de]; or a
@@ -113,10 +124,23 @@ class Recipe(Closed):
     """Sub-words per sequence; longer tagging rows are split, longer texts cut."""
     precision: Literal["fp32", "bf16"] = "fp32"
 
-    @field_validator("targets", "tasks", "regimes", "shots", "draws", "seeds", mode="before")
+    @field_validator("tasks", "regimes", "shots", "draws", "seeds", mode="before")
     @classmethod
     def _sequence(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _targets(cls, value: Any) -> Any:
+        return tuples(value) if isinstance(value, dict) else cls._sequence(value)
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _over_shipped(cls, value: Any) -> Any:
+        """An entry with the name of a shipped task says what differs from it."""
+        if not isinstance(value, dict):
+            return value
+        return {name: _over_shipped(name, entry) for name, entry in value.items()}
 
     @field_validator("intermediate", mode="before")
     @classmethod
@@ -133,6 +157,40 @@ class Recipe(Closed):
     def regime_list(self) -> tuple[Regime, ...]:
         """The regimes in full, in the recipe's order; names are resolved when it is loaded."""
         return tuple(r if isinstance(r, Regime) else builtin_regimes()[r] for r in self.regimes)
+
+    def task(self, name: str) -> Task:
+        """The task of a name: the recipe's own or the shipped one; labels may be left to its data.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.datasets[name].filled() if name in self.datasets else TASKS[name]
+
+    def knows(self, task: str) -> bool:
+        """Whether there is a task of this name."""
+        return task in self.datasets or task in TASKS
+
+    @cached_property
+    def all_targets(self) -> tuple[str, ...]:
+        """Every target of any task, once."""
+        by_task = self.targets if isinstance(self.targets, dict) else self.tasks
+        found = (code for task in by_task for code in self.targets_of(task))
+        return tuple(dict.fromkeys(found))
+
+    def targets_of(self, task: str) -> tuple[str, ...]:
+        """Targets of a task; of one that is only trained on, those of its benchmark or of all."""
+        if isinstance(self.targets, tuple):
+            return self.targets
+        if isinstance(self.targets, dict):
+            own = self.targets.get(task)
+            return self.all_targets if own is None else own
+        spoken = (self.task(task).languages if self.knows(task) else None) or ()
+        return tuple(code for code in spoken if code != self.source)
+
+    def scores_source(self, task: str) -> bool:
+        """Whether the source is scored on a task: not where its benchmark is without it."""
+        spoken = self.task(task).languages
+        return spoken is None or self.source in spoken
 
     @property
     def is_lab(self) -> bool:
@@ -157,10 +215,10 @@ class Recipe(Closed):
         if word == "target":
             return (target,)
         if word == "targets":
-            return self.targets
+            return self.targets_of(task)
         if word == "intermediate":
-            return self.intermediate[task] or (self.source, *self.targets)
-        members = tuple(t for t in self.targets if self.class_of(t) == word)
+            return self.intermediate[task] or (self.source, *self.targets_of(task))
+        members = tuple(t for t in self.targets_of(task) if self.class_of(t) == word)
         return members or (word,)
 
     def tasks_of(self, word: str, task: str) -> tuple[str, ...]:
@@ -170,6 +228,10 @@ class Recipe(Closed):
         if word == "intermediate":
             return tuple(name for name in self.intermediate if name != task)
         return (word,)
+
+    def trained_on(self, word: str, task: str) -> tuple[str, ...]:
+        """As `tasks_of`, without tasks that nothing is trained on."""
+        return tuple(name for name in self.tasks_of(word, task) if self.task(name).trains)
 
     def phase_budget(self, regime: Regime, phase: Phase) -> Budget:
         """The complete budget of a phase: recipe's own entries, regime's, recipe's, paper's.
@@ -214,174 +276,10 @@ class Recipe(Closed):
         return self.language_adapters.budget.over(self.budget.over(BASE_BUDGET))
 
 
-@dataclass(frozen=True)
-class LoadedRecipe:
-    """A valid recipe with the file it came from, so that later faults can name a line."""
-
-    recipe: Recipe
-    document: yamlio.Document
-    overrides: tuple[str, ...] = ()
-
-    def where(self, *path: str | int) -> str:
-        return self.document.where(path)
-
-    @property
-    def folder(self) -> FilePath:
-        """Paths in the recipe are relative to this."""
-        return FilePath(self.document.name).parent
-
-    def resolved_text(self) -> str:
-        """The recipe with every default filled in, as YAML that reads back equal."""
-        import io
-
-        from ruamel.yaml import YAML
-        from ruamel.yaml.representer import SafeRepresenter
-
-        out = io.StringIO()
-
-        class Representer(SafeRepresenter):  # type: ignore[misc]
-            """Quotes all text but plain words: the emitter leaves some signs bare that its own
-            reader takes for structure (``[?a]``) or for a line break."""
-
-        def text(self: Any, value: str) -> Any:
-            style = None if re.fullmatch(r"[A-Za-z0-9][\w./-]*", value) else '"'
-            return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-        Representer.add_representer(str, text)
-        writer = YAML(typ="safe", pure=True)
-        writer.Representer = Representer
-        writer.default_flow_style = None
-        writer.width = 100
-        writer.dump(self.recipe.model_dump(mode="json", exclude_none=False), out)
-        return out.getvalue()
-
-
-def load_recipe(path: str | FilePath, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read, override and check a recipe file.
-
-    Args:
-        path: a YAML file.
-        overrides: ``key=value``, ``key.inner=value`` or ``key+=value``, values in YAML.
-
-    Raises:
-        UsageError: the file cannot be read or an override has no ``=``.
-        RecipeError: with every fault found.
-    """
-    path = FilePath(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        hint = "see `adapterxlt ls recipes`"
-        raise UsageError("no such recipe", where=str(path), hint=hint) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-    return parse_recipe(text, str(path), overrides)
-
-
-def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """As `load_recipe`, from text."""
-    document = yamlio.parse(text, name)
-    if not isinstance(document.value, dict):
-        raise RecipeError([Fault("a recipe is a mapping of fields", name)])
-    value = document.value
-    for override in overrides:
-        value = _override(value, override)
-        key = override.partition("=")[0].removesuffix("+").split(".")
-        document.overridden[tuple(key)] = override
-    value, faults = _read_regime_files(value, document)
-    try:
-        recipe = Recipe.model_validate(value)
-    except ValidationError as error:
-        faults += schema_faults(error.errors(), document, Recipe)
-        faults += _faults_of_the_rest(value, {item["loc"][0] for item in error.errors()}, document)
-        raise RecipeError(_in_order(faults)) from None
-    faults += list(semantic_faults(recipe, document))
-    if faults:
-        raise RecipeError(_in_order(faults))
-    return LoadedRecipe(recipe, document, tuple(overrides))
-
-
-def _faults_of_the_rest(
-    value: dict[str, Any], faulty: set[Any], document: yamlio.Document
-) -> list[Fault]:
-    """What can be said of a recipe's meaning when some of its fields are not readable."""
-    if faulty & {"shots", "classes", "regimes"}:
-        return []
-    try:
-        rest = Recipe.model_validate({k: v for k, v in value.items() if k not in faulty})
-    except ValidationError:
-        return []
-    return list(semantic_faults(rest, document))
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of recipes, for editors."""
-    schema = TypeAdapter(Recipe).json_schema()
-    schema["title"] = "adapterxlt recipe"
-    return schema
-
-
-def _override(value: dict[str, Any], override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UsageError(f"override {override!r} has no value", hint="write key=value")
-    append = key.endswith("+")
-    path = key.removesuffix("+").split(".")
-    item = yamlio.parse(text, f"override {override!r}").value
-    result = dict(value)
-    place = result
-    for name in path[:-1]:
-        inner = place.get(name)
-        place[name] = dict(inner) if isinstance(inner, dict) else {}
-        place = place[name]
-    if append:
-        old = place.get(path[-1], _default_list(path))
-        if not isinstance(old, list):
-            raise UsageError(f"{key.removesuffix('+')} is not a list", hint="use = instead of +=")
-        item = old + (item if isinstance(item, list) else [item])
-    place[path[-1]] = item
-    return result
-
-
-def _default_list(path: list[str]) -> list[Any]:
-    """What a list that the file leaves out has as its default."""
-    field = Recipe.model_fields.get(path[0]) if len(path) == 1 else None
-    return list(field.default) if field is not None and isinstance(field.default, tuple) else []
-
-
-def _read_regime_files(
-    value: dict[str, Any], document: yamlio.Document
-) -> tuple[dict[str, Any], list[Fault]]:
-    """Entries of `regimes` that are paths are replaced by what the file says."""
-    entries = value.get("regimes")
-    if not isinstance(entries, list):
-        return value, []
-    faults: list[Fault] = []
-    read: list[Any] = []
-    for i, entry in enumerate(entries):
-        read.append(entry)
-        if not isinstance(entry, str) or not entry.endswith((".yaml", ".yml")):
-            continue
-        path = FilePath(document.name).parent / entry
-        try:
-            inner = yamlio.parse(path.read_text(encoding="utf-8"), str(path))
-            Regime.model_validate(inner.value)
-            read[i] = inner.value
-        except (OSError, UnicodeDecodeError) as error:
-            where = document.where(("regimes", i))
-            faults.append(Fault(f"regime file {entry!r} cannot be read ({error})", where))
-        except RecipeError as error:
-            faults += error.faults
-        except ValidationError as error:
-            faults += schema_faults(error.errors(), inner, Regime)
-    if faults:
-        raise RecipeError(_in_order(faults))
-    return {**value, "regimes": read}, faults
-
-
-def _in_order(faults: Iterable[Fault]) -> list[Fault]:
-    def line(fault: Fault) -> int:
-        tail = fault.where.rpartition(":")[2]
-        return int(tail) if tail.isdigit() else 0
-
-    return sorted(dict.fromkeys(faults), key=line)
+def _over_shipped(name: Any, entry: Any) -> Any:
+    if not isinstance(entry, dict) or name not in TASKS:
+        return {**entry, "name": name} if isinstance(entry, dict) else entry
+    base = TASKS[name].model_dump(mode="json", exclude_unset=True)
+    if PLACE_FIELDS & entry.keys() or "places" in entry:
+        base.pop("places", None)
+    return {**base, **entry, "name": name}

@@ -6,23 +6,25 @@ the way that they are the ones the plan meant. Used by `run.worker` alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapterxlt.core.canon import digest
 from adapterxlt.core.composition import Composition, Part, beginning, compose
 from adapterxlt.core.errors import StageError
 from adapterxlt.core.plan import Stage
-from adapterxlt.core.tasks import TASKS
 from adapterxlt.corpora.backbones import folder_backbone
-from adapterxlt.corpora.sources import FolderCorpus, LabCorpus, select
+from adapterxlt.corpora.reading import Reading, selection
 from adapterxlt.store.store import Record, Store
 
 if TYPE_CHECKING:
     from adapterxlt.compute.backbone import Backbone
     from adapterxlt.compute.data import Encoded
+    from adapterxlt.compute.evaluation import Composed
 
 #: What the task adapter and its head go by on the backbone.
 TASK, HEAD = "xlt_task", "xlt_head"
@@ -30,6 +32,7 @@ TASK, HEAD = "xlt_task", "xlt_head"
 
 #: An adapter's name in a stack, or the names of several that are fused.
 Layer = str | tuple[str, ...]
+Stack = tuple[Layer, ...]
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,24 @@ class Places:
     """Where this machine keeps what a plan names by digest, and how it is to work."""
 
     store: Path
-    data: str
-    """`lab` or a folder."""
+    reading: Reading
     backbone: str
     """`lab` or a folder."""
     threads: int = 1
     device: str = "cpu"
     micro_batch: int | None = None
     snapshot_every: float = 20.0
+    num_proc: int = 1
+    """Threads that tokenize."""
 
 
 class Desk:
     """What a worker process keeps at hand: the store, the corpus, one backbone, encoded data."""
 
     def __init__(self, places: Places) -> None:
+        # The tokenizers' own threads; read when the first text is tokenized.
+        os.environ["TOKENIZERS_PARALLELISM"] = "true" if places.num_proc > 1 else "false"
+        os.environ["RAYON_NUM_THREADS"] = str(places.num_proc)
         import torch
 
         torch.set_num_threads(places.threads)
@@ -59,11 +66,9 @@ class Desk:
             raise StageError("there is no CUDA device", hint="use --device cpu")
         self.places = places
         self.store = Store(places.store)
-        self.corpus: FolderCorpus | LabCorpus = (
-            LabCorpus() if places.data == "lab" else FolderCorpus(Path(places.data), self.store)
-        )
+        self.corpus = places.reading.open(self.store, places.store)
         self._loaded: tuple[str, Backbone] | None = None
-        self._encoded: dict[tuple[Any, ...], Encoded] = {}
+        self._encoded: dict[str, Encoded] = {}
 
     def record(self, key: str) -> Record:
         record = self.store.read(key)
@@ -96,41 +101,77 @@ class Desk:
             )
         return backbone
 
-    def encoded(self, backbone: Backbone, data: Mapping[str, Any], max_length: int) -> Encoded:
-        """Rows of a stream or an evaluation as windows, from data that matches its digest."""
-        from adapterxlt.compute.data import encode, encode_text
+    def encoded(self, backbone: Backbone, stage: Stage, data: Mapping[str, Any]) -> Encoded:
+        """The rows that a stream or an evaluation reads, as windows.
 
-        names = ("task", "language", "data", "limit", "shots", "draw")
-        at = (*map(data.get, names), max_length)
-        if at in self._encoded:
-            return self._encoded[at]
-        language = data["language"]
+        A split is tokenized once for each tokenizer and length, whole; what is kept in the store is
+        mapped into memory by every stage and process.
+        """
+        from adapterxlt.compute.packing import from_file, to_bytes
+
+        name = self._encoding(stage, data)
+        if name not in self._encoded:
+            with self.store.lock(f"encoded-{name[:32]}"):
+                known = self.store.noted("encoded", name)
+                if known is None or not self.store.has(known["object"]):
+                    known = {
+                        "object": self.store.put(to_bytes(self._encode(backbone, stage, data)))
+                    }
+                    self.store.note("encoded", name, known)
+            if len(self._encoded) > 256:
+                self._encoded.clear()
+            self._encoded[name] = from_file(self.store.path(known["object"]))
+        whole = self._encoded[name]
+        return whole.choose(selection(len(whole.rows), data))
+
+    def _encoding(self, stage: Stage, data: Mapping[str, Any]) -> str:
+        """Digest of everything that shapes the windows of a whole split."""
+        from adapterxlt.compute import encoding
+
+        params, texts = stage.params, data["task"] == "text"
+        tokenizer = stage.inputs.get("backbone") or params["backbone"]["tokenizer"]
+        task = None if texts else self.corpus.task(data["task"])
+        what = {
+            "version": encoding.VERSION,
+            "tokenizer": tokenizer,
+            "data": data["data"],
+            "max_length": params["max_length"],
+            "head": None if task is None else task.head,
+            "columns": None if task is None else list(task.columns),
+            # Splits of a ranking task differ in their columns.
+            "split": data["split"] if task is not None and task.kind == "ranking" else None,
+            "side": data.get("side"),
+        }
+        return digest("encoded", what)
+
+    def _encode(self, backbone: Backbone, stage: Stage, data: Mapping[str, Any]) -> Encoded:
+        """Tokenize a whole split, from data that match their digest."""
+        from adapterxlt.compute.encoding import encode, encode_text
+
+        max_length, language = stage.params["max_length"], data["language"]
         if data["task"] == "text":
             texts = tuple(data["texts"]) if data.get("texts") else None
             self._same(self.corpus.text_info(language, texts).digest, data)
-            lines = self.corpus.text(language, texts)[: data.get("limit")]
-            encoded = encode_text(backbone.tokenizer, lines, max_length)
-        else:
-            task = TASKS[data["task"]]
-            rows = self.rows(data)
-            encoded = encode(
-                backbone.tokenizer,
-                task.kind,
-                task.inputs,
-                task.label,
-                task.labels,
-                rows,
-                max_length,
-            )
-        if len(self._encoded) > 64:
-            self._encoded.clear()
-        self._encoded[at] = encoded
-        return encoded
+            return encode_text(backbone.tokenizer, self.corpus.text(language, texts), max_length)
+        task, rows = self.corpus.task(data["task"]), self._split(data)
+        side = data.get("side")
+        if task.kind == "retrieval":
+            side = side or task.inputs[0]
+        elif task.kind == "ranking" and data["split"] == "test":
+            side = task.inputs[0]
+        elif task.kind == "ranking" and data["split"] == "candidates":
+            side = "text"
+        return encode(backbone.tokenizer, task, rows, max_length, side=side)
 
     def rows(self, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows that a stream or an evaluation reads."""
+        whole = self._split(data)
+        return [whole[i] for i in selection(len(whole), data)]
+
+    def _split(self, data: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
         task, language, split = data["task"], data["language"], data["split"]
         self._same(self.corpus.info(task, language, split).digest, data)
-        return select(self.corpus.rows(task, language, split), dict(data))
+        return self.corpus.rows(task, language, split)
 
     def _same(self, digest: str, data: Mapping[str, Any]) -> None:
         if digest != data["data"]:
@@ -199,18 +240,30 @@ class Desk:
             self._put(backbone, f"{name}_{i}", member)
         return tuple(f"{name}_{i}" for i in range(len(part.members)))
 
-    def compose(self, stage: Stage) -> tuple[Backbone, tuple[Layer, ...], list[str]]:
-        """What an evaluate stage scores: backbone, stack of adapters, labels of the head."""
-        backbone = self.backbone(stage)
-        stacks = self.add_languages(backbone, stage)
-        data, at = stage.params["data"], stage.params.get("snapshot")
-        made = self.composition(stage.inputs["trained"])
-        stack = (*stacks[data.get("wear")], *self.put(backbone, made, at))
-        head = made.heads[data["task"]]
-        # A head from an earlier stage has no snapshots of this one.
-        at = at if head.key == made.own.key else None
-        backbone.add_head(HEAD, head.spec or {}, weights=self.head(head.key, data["task"], at))
-        return backbone, stack, list((head.spec or {})["labels"])
+    def compose(self, stage: Stage) -> tuple[Composed, list[str], dict[str | None, Stack]]:
+        """What an evaluate stage looks through, labels of the head, and the stack to wear by
+        language adapter; a task that is not trained has no head."""
+        from adapterxlt.compute.evaluation import Composed
+
+        backbone, params = self.backbone(stage), stage.params
+        languages = self.add_languages(backbone, stage)
+        data, at = params["data"], params.get("snapshot")
+        layers: Stack = ()
+        head, labels = None, []
+        if "trained" in stage.inputs:
+            made = self.composition(stage.inputs["trained"])
+            layers = self.put(backbone, made, at)
+            if self.corpus.task(data["task"]).trains:
+                part = made.heads[data["task"]]
+                # A head from an earlier stage has no snapshots of this one.
+                at = at if part.key == made.own.key else None
+                weights = self.head(part.key, data["task"], at)
+                backbone.add_head(HEAD, part.spec or {}, weights=weights)
+                head, labels = HEAD, list((part.spec or {})["labels"])
+        stacks = {name: (*worn, *layers) for name, worn in languages.items()}
+        stack = stacks[data.get("wear")]
+        model = Composed(backbone, stack, head, params["precision"], params.get("drop"))
+        return model, labels, stacks
 
     def head(self, key: str, task: str, snapshot: int | None = None) -> dict[str, Any]:
         """Weights of a task's head, as a stage left it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from adapterxlt.core.errors import UsageError, did_you_mean
 from adapterxlt.core.plan import Cell
-from adapterxlt.core.tasks import TASKS, Task
+from adapterxlt.core.tasks import Task
 from adapterxlt.run.study import Study
 
 
@@ -52,11 +52,17 @@ def choose(
 def predict_lines(
     study: Study, key: str, lines: Sequence[str], *, as_json: bool = False
 ) -> Iterator[str]:
-    """One answer a line: ``word/LABEL ...`` for tagging, the label otherwise."""
+    """One answer a line: ``word/LABEL ...`` for tagging, else the label, or the answer's text.
+
+    Raises:
+        UsageError: the task searches, and has no answer for a line alone; a line lacks a column.
+    """
     from adapterxlt.run.worker import predict_rows
 
     stage = study.plan.stages[key]
-    task = TASKS[stage.params["data"]["task"]]
+    task = study.corpus.task(stage.params["data"]["task"])
+    if task.kind in ("retrieval", "ranking"):
+        raise UsageError(f"{task.name} searches a pool; there is nothing to predict of a line")
     rows = [_row(task, line, number) for number, line in enumerate(lines, start=1)]
     for row, answers in zip(rows, predict_rows(study.places, stage, rows), strict=True):
         if task.kind == "tagging":
@@ -64,18 +70,19 @@ def predict_lines(
             labels: Any = [answers.get(i) for i in range(len(tokens))]
             text = " ".join(f"{t}/{label}" for t, label in zip(tokens, labels, strict=True))
         else:
-            labels = text = answers[0]
+            labels = text = answers if task.kind == "qa" else answers[0]
         yield json.dumps({**row, task.label: labels}, ensure_ascii=False) if as_json else text
 
 
 def _row(task: Task, line: str, number: int) -> dict[str, Any]:
     if task.kind == "tagging":
         return {task.inputs[0]: line.split()}
+    columns = (*task.inputs, *task.options.get("choices", ()))
     parts = line.split("\t")
-    if len(parts) != len(task.inputs):
+    if len(parts) != len(columns):
         raise UsageError(
-            f"{task.name} takes {len(task.inputs)} texts, not {len(parts)}",
+            f"{task.name} takes {len(columns)} texts, not {len(parts)}",
             where=f"line {number}",
-            hint="put a tab between them",
+            hint=f"put a tab between {', '.join(columns)}",
         )
-    return dict(zip(task.inputs, parts, strict=True))
+    return dict(zip(columns, parts, strict=True))

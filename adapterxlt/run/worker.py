@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from adapterxlt.core.canon import derive, sha256_hex
 from adapterxlt.core.plan import Stage
-from adapterxlt.core.tasks import TASKS
 from adapterxlt.run.desk import HEAD, Desk, Places, desk_for
 from adapterxlt.store.files import write_bytes, write_json
 
@@ -165,7 +164,7 @@ def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes
         "peak_memory": memory.bytes,
         "resumed_at": outcome.resumed_at,
         "parameters": sum(p.numel() for p in parameters.values()),
-        "rows_cut": sum(stream.data.cut for stream in streams),
+        "rows_cut": sum(len(stream.data.cut) for stream in streams),
     }
     return files, facts
 
@@ -181,6 +180,7 @@ def _streams(
 ) -> tuple[list[Stream], dict[str, str], set[str]]:
     """What a train stage trains on, the names of its parts, and the parts that stay as they are."""
     from adapterxlt.compute.backbone import fusion_name
+    from adapterxlt.compute.criteria import ITEMS, criterion_of
     from adapterxlt.compute.data import Masking, Order
     from adapterxlt.compute.training import Stream
 
@@ -208,14 +208,25 @@ def _streams(
 
     streams = []
     for data in params["streams"]:
-        encoded = desk.encoded(backbone, data, params["max_length"])
+        encoded = desk.encoded(backbone, stage, data)
         name = f"{data['task']}:{data['language']}"
         batch = data.get("batch") or params["budget"]["batch"]
         order = Order(encoded.lengths(), batch, _order_seed(params), name)
         wear = data.get("wear")
         worn = tuple((*stacks[w], *layers) for w in (wear if isinstance(wear, list) else [wear]))
-        weight = data.get("weight") or 1.0
-        streams.append(Stream(name, encoded, order, worn, logits[data["task"]], masking, weight))
+        head = params.get("heads", {}).get(data["task"])
+        streams.append(
+            Stream(
+                name,
+                encoded,
+                order,
+                worn,
+                logits[data["task"]],
+                masking,
+                weight=data.get("weight") or 1.0,
+                criterion=criterion_of(head) if head else ITEMS,
+            )
+        )
     return streams, parts, frozen
 
 
@@ -255,65 +266,50 @@ def _evaluate(
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     import json
 
-    from adapterxlt.compute.evaluation import answers_of, predict, score
+    from adapterxlt.compute.scoring import Candidates, Test, evaluate
 
     stage, params = request.stage, request.stage.params
     data = params["data"]
-    backbone, stack, labels = desk.compose(stage)
-    encoded = desk.encoded(backbone, data, params["max_length"])
-    answers = predict(
-        backbone,
-        HEAD,
-        stack,
-        encoded,
-        labels,
-        precision=params["precision"],
-        drop=params.get("drop"),
-    )
-    task, rows = TASKS[data["task"]], desk.rows(data)
-    gold = [row[task.label] if task.kind == "tagging" else [row[task.label]] for row in rows]
-    predicted = answers_of(gold, answers)
+    model, labels, stacks = desk.compose(stage)
+    rows, encoded = desk.rows(data), desk.encoded(model.backbone, stage, data)
+    test = Test(desk.corpus.task(data["task"]), data["language"], rows, encoded, labels)
+    pool = [
+        Candidates(
+            desk.rows(part), desk.encoded(model.backbone, stage, part), stacks[part.get("wear")]
+        )
+        for part in params.get("pool") or ()
+    ]
+    scored = evaluate(model, test, params["metrics"], pool)
     lines = (
-        json.dumps([row.get("id"), [answer.get(i) for i in range(len(wanted))]])
-        for row, answer, wanted in zip(rows, answers, gold, strict=True)
+        json.dumps([row.get("id"), said], ensure_ascii=False)
+        for row, said in zip(rows, scored.predictions, strict=True)
     )
     facts = {
-        "metrics": score(gold, predicted, params["metrics"]),
-        "n": sum(map(len, gold)),
+        "metrics": scored.metrics,
+        "n": scored.n,
         "rows": len(rows),
-        "rows_cut": encoded.cut,
+        "rows_cut": len(encoded.cut),
     }
+    if pool:
+        facts |= {
+            "pool_rows": sum(len(part.rows) for part in pool),
+            "pool_cut": sum(len(part.encoded.cut) for part in pool),
+        }
     return {"predictions.jsonl": ("\n".join(lines) + "\n").encode()}, facts
 
 
-def predict_rows(places: Places, stage: Stage, rows: list[dict[str, Any]]) -> list[dict[int, str]]:
-    """Labels for new rows through the composition of a finished evaluate stage."""
-    from adapterxlt.compute.data import encode
-    from adapterxlt.compute.evaluation import predict
+def predict_rows(places: Places, stage: Stage, rows: list[dict[str, Any]]) -> list[Any]:
+    """Labels or answers for new rows through the composition of a finished evaluate stage."""
+    from adapterxlt.compute.encoding import encode
+    from adapterxlt.compute.scoring import Test, predict
 
-    desk = desk_for(places)
-    task = TASKS[stage.params["data"]["task"]]
+    desk, data = desk_for(places), stage.params["data"]
+    task = desk.corpus.task(data["task"])
     try:
-        backbone, stack, labels = desk.compose(stage)
-        encoded = encode(
-            backbone.tokenizer,
-            task.kind,
-            task.inputs,
-            None,
-            labels,
-            rows,
-            stage.params["max_length"],
-        )
-        answers: list[dict[int, str]] = predict(
-            backbone,
-            HEAD,
-            stack,
-            encoded,
-            labels,
-            precision=stage.params["precision"],
-            drop=stage.params.get("drop"),
-        )
-        return answers
+        model, labels, _ = desk.compose(stage)
+        length = stage.params["max_length"]
+        encoded = encode(model.backbone.tokenizer, task, rows, length, labelled=False)
+        return predict(model, Test(task, data["language"], rows, encoded, labels))
     finally:
         desk.reset()
 

@@ -106,6 +106,15 @@ class Store:
             raise _damaged("does not match its digest", path)
         return data
 
+    def has(self, digest_hex: str) -> bool:
+        """Whether there is an object with this digest."""
+        return self.object_path(digest_hex).is_file()
+
+    def path(self, digest_hex: str) -> Path:
+        """Where an object lies, read and found whole, for what is mapped into memory."""
+        self.get(digest_hex)
+        return self.object_path(digest_hex)
+
     def publish(
         self,
         key: str,

@@ -11,18 +11,12 @@ from seqeval.metrics import f1_score as seqeval_f1
 from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.metrics import accuracy_score, f1_score
 
-from adapterxlt.compute.evaluation import (
-    NONE,
-    accuracy,
-    answers_of,
-    macro_f1,
-    score,
-    span_f1,
-    spans,
-)
-from adapterxlt.core.tasks import NER_LABELS, TASKS
+from adapterxlt.compute.metrics import accuracy, macro_f1, span_f1, spans
+from adapterxlt.compute.scoring import NONE, answers_of, score
+from adapterxlt.core.tasks import TASKS
 
 Tags = list[list[str]]
+NER_LABELS = TASKS["ner"].labels
 
 #: Any order of labels: most such rows are broken, an I- standing where nothing began.
 BROKEN = st.lists(st.sampled_from([*NER_LABELS, "B", "I", "I-PER-X"]), max_size=12)

@@ -25,9 +25,8 @@ from adapterxlt.compute.data import (
     Order,
     Window,
     collate,
-    encode,
-    encode_text,
 )
+from adapterxlt.compute.encoding import encode, encode_text
 from adapterxlt.compute.objectives import mixup_loss, mixup_pairs
 from adapterxlt.compute.snapshots import Outcome, Snapshots
 from adapterxlt.compute.training import Stream, learning_rate, train
@@ -53,7 +52,7 @@ def streams(backbone: Backbone, languages: list[str], batch: int = 8) -> list[St
     result = []
     for language in languages:
         rows = lab.rows("lab-pos", language, "train")[:40]
-        data = encode(backbone.tokenizer, TASK.kind, TASK.inputs, TASK.label, TASK.labels, rows, 64)
+        data = encode(backbone.tokenizer, TASK, rows, 64)
         order = Order(data.lengths(), batch, 1, language)
         head = partial(backbone.head_logits, "h")
         result.append(Stream(language, data, order, (("a",),), head))
@@ -626,10 +625,7 @@ def test_schedule() -> None:
 def test_long_rows_become_windows_and_every_word_is_scored(backbone: Backbone) -> None:
     row = lab.rows("lab-pos", "lab-root", "train")[0]
     words, tags = row["tokens"] * 9, row["upos"] * 9
-    data = encode(
-        backbone.tokenizer, TASK.kind, TASK.inputs, TASK.label, TASK.labels,
-        [{"tokens": words, "upos": tags}], 16,
-    )  # fmt: skip
+    data = encode(backbone.tokenizer, TASK, [{"tokens": words, "upos": tags}], 16)
     windows = data.rows[0]
     assert len(windows) > 1 and all(len(window.ids) <= 16 for window in windows)
     assert [item for window in windows for item in window.items] == list(range(len(words)))
@@ -645,8 +641,8 @@ def test_long_texts_are_cut_and_counted(backbone: Backbone) -> None:
     task = TASKS["lab-nli"]
     rows = [dict(r) for r in lab.rows("lab-nli", "lab-root", "train")[:3]]
     rows[1]["premise"] = " ".join([rows[1]["premise"]] * 10)
-    data = encode(backbone.tokenizer, task.kind, task.inputs, task.label, task.labels, rows, 64)
-    assert data.cut == 1
+    data = encode(backbone.tokenizer, task, rows, 64)
+    assert data.cut == {1}
     assert max(data.lengths()) == 64
     text = encode_text(backbone.tokenizer, [rows[1]["premise"]], 20)
     assert len(text.rows[0]) > 1 and max(len(w.ids) for w in text.rows[0]) == 20

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from adapterxlt.core.canon import digest
+from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.lowering import BackboneInfo, lower
 from adapterxlt.core.plan import DataInfo, Plan
-from adapterxlt.core.recipe import Recipe, parse_recipe
+from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.specs import Shape
+from adapterxlt.core.tasks import TASKS, Task
 
-ROWS = {"train": 500, "validation": 60, "test": 80, "text": 1000}
+ROWS = {"train": 500, "validation": 60, "test": 80, "text": 1000, "candidates": 90}
 
 
 class FakeCorpus:
@@ -25,6 +27,14 @@ class FakeCorpus:
         no_train: tuple[str, ...] = (),
     ) -> None:
         self.counts, self.salt, self.no_train = rows or {}, salt or {}, no_train
+        #: A recipe's own tasks may be put in its place.
+        self.known: Callable[[str], Task] = TASKS.__getitem__
+
+    def task(self, name: str) -> Task:
+        return self.known(name)
+
+    def has(self, task: str, language: str, split: str) -> bool:
+        return split in ROWS
 
     def info(self, task: str, language: str, split: str) -> DataInfo:
         at = (language, split)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from adapterxlt.core.errors import RecipeError
-from adapterxlt.core.recipe import parse_recipe
+from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.regimes import ORDER, Phase, Regime, builtin_regimes
 from adapterxlt.core.specs import Budget
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.plan import Cell, Plan, Stage
-from adapterxlt.core.recipe import parse_recipe
 from adapterxlt.core.regimes import builtin_regimes
 from adapterxlt.run.desk import Places
 from adapterxlt.run.scheduler import execute
@@ -220,7 +220,7 @@ def test_an_oracle_is_told_to_be_one_and_only_chooses(regime: str, planned: Plan
         assert {s.params["data"]["language"] for s in scores} == {target}
         assert [s.params["snapshot"] for s in scores] == [1, 2, None]
         assert [m["snapshot"] for m in merge.params["members"]] == [1, 2, None]
-        assert merge.params["metric"] == "accuracy"
+        assert merge.params["metric"] == "pos_f1"
     assert not any(r.upper_bound for n, r in builtin_regimes().items() if "oracle" not in n)
 
 

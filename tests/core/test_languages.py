@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from adapterxlt.core import languages
 from adapterxlt.core.languages import Language, UnknownLanguage, canonical, get, resource_class
+from adapterxlt.core.tasks import TASKS
+from adapterxlt.core.tasks import XTREME_R as XTREME_R_TASKS
 
 # Joshi et al. 2020, the 50 languages of XTREME-R.
 XTREME_R = {
@@ -38,6 +40,26 @@ GIB = {
     "pa": 0.8, "jv": 0.2, "ht": 0, "qu": 0, "wo": 0, "yo": 0,
 }  # fmt: skip
 
+# wikistats of July 2026, the same 50 languages; the groups of `wikipedia` one below the other.
+ARTICLES = {
+    "en": 7213388, "de": 3138349, "fr": 2771023, "nl": 2223739, "es": 2127367, "ru": 2111081,
+    "it": 1979049, "pl": 1702538, "zh": 1545288, "ja": 1511352, "uk": 1429025, "ar": 1325511,
+    "vi": 1303787, "pt": 1178670, "fa": 1080730,
+    "id": 786443, "ko": 755164, "tr": 691763, "ur": 663567, "fi": 621879, "hu": 571571,
+    "ro": 546139, "eu": 492756, "ms": 440210, "he": 401526, "bg": 311322, "el": 271243,
+    "et": 261058, "kk": 244367, "lt": 226392, "az": 216282, "ka": 197569, "bn": 189562,
+    "ta": 187972, "th": 185501, "hi": 170574, "af": 129885, "te": 126361, "sw": 121255,
+    "my": 111335, "mr": 102406,
+    "ml": 88251, "jv": 75332, "ht": 72039, "pa": 59630, "tl": 49150, "yo": 38336, "gu": 30862,
+    "qu": 24545, "wo": 1742,
+}  # fmt: skip
+
+SIB200 = (
+    "ace af am ar ay ban bg bjn bm bn bug ceb cs cy da de dik ee el en es et fa fi fo fon fr gd gu "
+    "ha he hi hr ht hu hy id ig it ja jv ka kab kk kn ko lg lt luo lv mi min mos mr mt my ne nl ny "
+    "pl pt quy ro ru rw sk sn sr su sv ta th tl tn tr tw ug uk ur vi xh yo zh zu"
+)
+
 TABLE = languages.all_languages()
 KEYS = sorted({k for row in TABLE for k in (row.code, row.iso639_3, *row.aliases) if k})
 
@@ -57,12 +79,36 @@ def test_every_folder_of_the_shared_data_is_a_code() -> None:
 
 
 def test_the_benchmarks_are_covered() -> None:
-    americas_nli = "aym bzd cni gn hch nah oto quy shp tar"
+    americas_nli = "ay bzd cni gn hch nah oto quy shp tar"
     nusax = "ace ban bbc bjn bug en id jv mad min nij su"
     universal_ner = "ceb da de en hr pt ru sk sr sv tl zh"
     masakhaner = "am bm bbj ee fon ha ig rw lg luo mos ny pcm sn sw tn tw wo xh yo zu"
-    for code in f"{americas_nli} {nusax} {universal_ner} {masakhaner}".split():
-        get(code)
+    spoken = {"AmericasNLI": americas_nli, "NusaX": nusax, "UNER": universal_ner}
+    spoken |= {"MasakhaNER": masakhaner, "SIB-200": SIB200}
+    spoken |= {name: " ".join(task.languages or ()) for name, task in TASKS.items() if not task.lab}
+    assert {"xnli", "udpos", "wikiann", "tatoeba"} <= set(spoken)
+    for name, codes in spoken.items():
+        for code in codes.split():
+            row = get(code)
+            assert row.code == code, f"{name}: {code} is an alias of {row.code}"
+            assert row.name and row.script and row.family, f"{name}: {code}"
+            # Two of AmericasNLI's are groups of languages, which have no code of ISO 639-3.
+            assert row.iso639_3 or code in {"nah", "oto"}, f"{name}: {code}"
+
+
+def test_the_list_of_sib200_is_that_of_the_shared_data() -> None:
+    data = _shared_data() / "sib200"
+    if not data.is_dir():
+        pytest.skip(f"no shared data at {data}; set ADAPTERXLT_SHARED to the folder above data/")
+    assert sorted(SIB200.split()) == sorted(path.name for path in data.iterdir() if path.is_dir())
+
+
+def test_the_languages_of_xtreme_r_are_those_of_its_tasks() -> None:
+    spoken = {code for task in XTREME_R_TASKS for code in TASKS[task].languages or ()}
+    assert spoken == set(JOSHI) and len(spoken) == 50
+    for code in spoken:
+        row = get(code)
+        assert None not in (row.joshi, row.cc100_gib, row.wikipedia_articles)
 
 
 def test_no_key_stands_for_two_languages() -> None:
@@ -83,6 +129,7 @@ def test_row_is_well_formed(row: Language) -> None:
     assert row.name == row.name.strip()
     assert row.joshi in {None, 0, 1, 2, 3, 4, 5}
     assert row.cc100_gib is None or 0 <= row.cc100_gib <= 300.8
+    assert row.wikipedia_articles is None or 0 < row.wikipedia_articles <= 7_213_388
     assert not {row.code, row.iso639_3} & set(row.aliases)
 
 
@@ -141,6 +188,31 @@ def test_cc100_group_bounds(gib: float | None, group: str) -> None:
     assert languages._cc100_group(gib) == group
 
 
+@pytest.mark.parametrize(
+    ("articles", "group"),
+    [
+        (None, "unknown"), (1, "low"), (99_999, "low"), (100_000, "mid"), (999_999, "mid"),
+        (1_000_000, "high"),
+    ],
+)  # fmt: skip
+def test_wikipedia_group_bounds(articles: int | None, group: str) -> None:
+    assert languages._wikipedia_group(articles) == group
+
+
+def test_wikipedia_sizes_and_groups_of_xtreme_r() -> None:
+    assert len(ARTICLES) == 50
+    assert {code: get(code).wikipedia_articles for code in ARTICLES} == ARTICLES
+    groups = [resource_class(code, "wikipedia") for code in ARTICLES]
+    assert groups == ["high"] * 15 + ["mid"] * 26 + ["low"] * 9
+
+
+def test_what_a_wider_edition_has_is_not_passed_down() -> None:
+    assert [get(code).wikipedia_articles for code in ("nb", "quy", "dik", "bho")] == [None] * 4
+    assert resource_class("quy", "wikipedia") == resource_class("shp", "wikipedia") == "unknown"
+    # Editions that go by another code, and the one whose code another language's would be.
+    assert get("gsw").wikipedia_articles == 31_766 and get("yue").wikipedia_articles == 151_239
+
+
 def test_the_two_schemes_disagree_where_the_literature_says_so() -> None:
     for code in ("id", "uk", "th", "ro", "bg", "el", "he"):
         assert (resource_class(code), resource_class(code, "cc100")) == ("mid", "high")
@@ -153,9 +225,9 @@ def test_a_member_of_a_listed_macrolanguage_is_unknown_rather_than_unseen() -> N
 
 
 def test_unknown_scheme() -> None:
-    assert languages.SCHEMES == ("joshi", "cc100")
-    with pytest.raises(ValueError, match="joshi, cc100"):
-        resource_class("fi", "wikipedia")
+    assert languages.SCHEMES == ("joshi", "cc100", "wikipedia")
+    with pytest.raises(ValueError, match="joshi, cc100, wikipedia"):
+        resource_class("fi", "glottolog")
 
 
 @given(st.sampled_from(KEYS))

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapterxlt.core.errors import RecipeError, UsageError
-from adapterxlt.core.recipe import LoadedRecipe, Recipe, json_schema, load_recipe, parse_recipe
+from adapterxlt.core.loading import LoadedRecipe, json_schema, load_recipe, parse_recipe
+from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.yamlio import Document
 
 BASE = """\
@@ -525,7 +526,16 @@ def _schema_faults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> 
         schema = {**root["$defs"][schema["$ref"].rpartition("/")[2]], **schema}
     known = {"$ref", "$defs", "title", "description", "default", "type", "properties", "required"}
     known |= {"additionalProperties", "items", "minItems", "minLength", "pattern", "const", "enum"}
-    known |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "anyOf", "oneOf"}
+    known |= {
+        "minProperties",
+        "propertyNames",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "anyOf",
+        "oneOf",
+    }
     assert schema.keys() <= known, f"the validator of this test lacks {schema.keys() - known}"
     for word in ("anyOf", "oneOf"):
         if word in schema and all(_schema_faults(value, s, root) for s in schema[word]):
@@ -555,6 +565,7 @@ def _schema_faults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> 
         for item in value:
             found += _schema_faults(item, schema.get("items", {}), root)
     if isinstance(value, dict):
+        found += ["too short"] if len(value) < schema.get("minProperties", 0) else []
         found += [f"{name} is missing" for name in schema.get("required", ()) if name not in value]
         more = schema.get("additionalProperties", True)
         for name, item in value.items():

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from adapterxlt.core.plan import Cell, Stage
+from adapterxlt.corpora import reading
 from adapterxlt.corpora.sources import LabCorpus
 from adapterxlt.report.results import collect, missing
 from adapterxlt.run import desk as desk_module
@@ -173,7 +174,8 @@ def test_a_stacked_stage_trains_its_own_adapter_on_a_frozen_one(study: Study, de
     made = desk.composition(upper)
     assert [part.key for part in made.frozen] == [lower] and made.own.key == upper
     assert made.heads["lab-pos"].key == upper
-    backbone, stack, labels = desk.compose(score)
+    model, labels, _ = desk.compose(score)
+    backbone, stack = model.backbone, model.stack
     assert len(stack) == 3 and "NOUN" in labels, "language, multilingual, bilingual"
     assert all(isinstance(name, str) for name in stack)
     assert same(backbone.weights(str(stack[1])), desk.tensors(lower, "adapter"))
@@ -192,7 +194,8 @@ def test_a_fusion_trains_itself_and_the_head_alone(study: Study, desk: Desk) -> 
     assert set(record(study, key).files) == {"adapter.safetensors", "head-lab-pos.safetensors"}
     names = desk.tensors(key, "adapter").keys()
     assert names and all(any(w in name for w in ("query", "key", "value")) for name in names)
-    backbone, stack, _ = desk.compose(score)
+    model, _, _ = desk.compose(score)
+    backbone, stack = model.backbone, model.stack
     (_, fused) = stack
     assert isinstance(fused, tuple) and len(fused) == 2
     for name, member in zip(fused, members, strict=True):
@@ -266,7 +269,8 @@ def test_a_combined_language_adapter_is_the_weighted_sum(study: Study, desk: Des
     for name, tensor in desk.tensors(merged, "adapter").items():
         wanted = 0.75 * near[name].double() + 0.25 * far[name].double()
         torch.testing.assert_close(tensor, wanted.float(), rtol=0, atol=1e-8)
-    backbone, stack, _ = desk.compose(score)
+    model, _, _ = desk.compose(score)
+    backbone, stack = model.backbone, model.stack
     assert same(backbone.weights(str(stack[0])), desk.tensors(merged, "adapter"))
 
 
@@ -341,7 +345,8 @@ def test_multitask_trains_one_adapter_and_a_head_for_each_task(
     desk = desk_for(study.places)
     sizes = {}
     for task in ("lab-pos", "lab-ner"):
-        backbone, stack, labels = desk.compose(evaluation(study, "multitask", task=task))
+        model, labels, _ = desk.compose(evaluation(study, "multitask", task=task))
+        backbone, stack = model.backbone, model.stack
         sizes[task] = len(labels)
         assert backbone.weights(desk_module.HEAD).keys()
         assert same(backbone.weights(str(stack[-1])), desk.tensors(one, "adapter"))
@@ -402,7 +407,7 @@ def test_zero_shot_regimes_never_see_a_label_of_a_target(
 
     really = worker._KINDS["evaluate"]
     monkeypatch.setitem(worker._KINDS, "evaluate", evaluate)
-    monkeypatch.setattr(desk_module, "LabCorpus", Guarded)
+    monkeypatch.setattr(reading, "LabCorpus", Guarded)
     desk_for.cache_clear()
     try:
         outcome = study.run(pool=SerialPool())

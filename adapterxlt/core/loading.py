@@ -1,0 +1,193 @@
+"""Reading recipes: line numbers, overrides, regime files, and every fault at once.
+
+Each fault has its line and a suggestion. Reading one touches no data file and no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from adapterxlt.core import yamlio
+from adapterxlt.core.checks import schema_faults, semantic_faults
+from adapterxlt.core.errors import Fault, RecipeError, UsageError
+from adapterxlt.core.recipe import Recipe
+from adapterxlt.core.regimes import Regime
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe with the file it came from, so that later faults can name a line."""
+
+    recipe: Recipe
+    document: yamlio.Document
+    overrides: tuple[str, ...] = ()
+
+    def where(self, *path: str | int) -> str:
+        return self.document.where(path)
+
+    @property
+    def folder(self) -> FilePath:
+        """Paths in the recipe are relative to this."""
+        return FilePath(self.document.name).parent
+
+    def resolved_text(self) -> str:
+        """The recipe with every default filled in, as YAML that reads back equal."""
+        import io
+
+        from ruamel.yaml import YAML
+        from ruamel.yaml.representer import SafeRepresenter
+
+        out = io.StringIO()
+
+        class Representer(SafeRepresenter):  # type: ignore[misc]
+            """Quotes all text but plain words: the emitter leaves some signs bare that its own
+            reader takes for structure (``[?a]``) or for a line break."""
+
+        def text(self: Any, value: str) -> Any:
+            style = None if re.fullmatch(r"[A-Za-z0-9][\w./-]*", value) else '"'
+            return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+        Representer.add_representer(str, text)
+        writer = YAML(typ="safe", pure=True)
+        writer.Representer = Representer
+        writer.default_flow_style = None
+        writer.width = 100
+        writer.dump(self.recipe.model_dump(mode="json", exclude_none=False), out)
+        return out.getvalue()
+
+
+def load_recipe(path: str | FilePath, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read, override and check a recipe file.
+
+    Args:
+        path: a YAML file.
+        overrides: ``key=value``, ``key.inner=value`` or ``key+=value``, values in YAML.
+
+    Raises:
+        UsageError: the file cannot be read or an override has no ``=``.
+        RecipeError: with every fault found.
+    """
+    path = FilePath(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = "see `adapterxlt ls recipes`"
+        raise UsageError("no such recipe", where=str(path), hint=hint) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
+    return parse_recipe(text, str(path), overrides)
+
+
+def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """As `load_recipe`, from text."""
+    document = yamlio.parse(text, name)
+    if not isinstance(document.value, dict):
+        raise RecipeError([Fault("a recipe is a mapping of fields", name)])
+    value = document.value
+    for override in overrides:
+        value = _override(value, override)
+        key = override.partition("=")[0].removesuffix("+").split(".")
+        document.overridden[tuple(key)] = override
+    value, faults = _read_regime_files(value, document)
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        faults += schema_faults(error.errors(), document, Recipe)
+        faults += _faults_of_the_rest(value, {item["loc"][0] for item in error.errors()}, document)
+        raise RecipeError(_in_order(faults)) from None
+    faults += list(semantic_faults(recipe, document))
+    if faults:
+        raise RecipeError(_in_order(faults))
+    return LoadedRecipe(recipe, document, tuple(overrides))
+
+
+def _faults_of_the_rest(
+    value: dict[str, Any], faulty: set[Any], document: yamlio.Document
+) -> list[Fault]:
+    """What can be said of a recipe's meaning when some of its fields are not readable."""
+    if faulty & {"shots", "classes", "regimes"}:
+        return []
+    try:
+        rest = Recipe.model_validate({k: v for k, v in value.items() if k not in faulty})
+    except ValidationError:
+        return []
+    return list(semantic_faults(rest, document))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of recipes, for editors."""
+    schema = TypeAdapter(Recipe).json_schema()
+    schema["title"] = "adapterxlt recipe"
+    return schema
+
+
+def _override(value: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"override {override!r} has no value", hint="write key=value")
+    append = key.endswith("+")
+    path = key.removesuffix("+").split(".")
+    item = yamlio.parse(text, f"override {override!r}").value
+    result = dict(value)
+    place = result
+    for name in path[:-1]:
+        inner = place.get(name)
+        place[name] = dict(inner) if isinstance(inner, dict) else {}
+        place = place[name]
+    if append:
+        old = place.get(path[-1], _default_list(path))
+        if not isinstance(old, list):
+            raise UsageError(f"{key.removesuffix('+')} is not a list", hint="use = instead of +=")
+        item = old + (item if isinstance(item, list) else [item])
+    place[path[-1]] = item
+    return result
+
+
+def _default_list(path: list[str]) -> list[Any]:
+    """What a list that the file leaves out has as its default."""
+    field = Recipe.model_fields.get(path[0]) if len(path) == 1 else None
+    return list(field.default) if field is not None and isinstance(field.default, tuple) else []
+
+
+def _read_regime_files(
+    value: dict[str, Any], document: yamlio.Document
+) -> tuple[dict[str, Any], list[Fault]]:
+    """Entries of `regimes` that are paths are replaced by what the file says."""
+    entries = value.get("regimes")
+    if not isinstance(entries, list):
+        return value, []
+    faults: list[Fault] = []
+    read: list[Any] = []
+    for i, entry in enumerate(entries):
+        read.append(entry)
+        if not isinstance(entry, str) or not entry.endswith((".yaml", ".yml")):
+            continue
+        path = FilePath(document.name).parent / entry
+        try:
+            inner = yamlio.parse(path.read_text(encoding="utf-8"), str(path))
+            Regime.model_validate(inner.value)
+            read[i] = inner.value
+        except (OSError, UnicodeDecodeError) as error:
+            where = document.where(("regimes", i))
+            faults.append(Fault(f"regime file {entry!r} cannot be read ({error})", where))
+        except RecipeError as error:
+            faults += error.faults
+        except ValidationError as error:
+            faults += schema_faults(error.errors(), inner, Regime)
+    if faults:
+        raise RecipeError(_in_order(faults))
+    return {**value, "regimes": read}, faults
+
+
+def _in_order(faults: Iterable[Fault]) -> list[Fault]:
+    def line(fault: Fault) -> int:
+        tail = fault.where.rpartition(":")[2]
+        return int(tail) if tail.isdigit() else 0
+
+    return sorted(dict.fromkeys(faults), key=line)

@@ -1,0 +1,645 @@
+"""Fetching data sets from a hub: the only code of the package that uses the network.
+
+`fetch` puts each split on the shelf where `corpora.hub` looks for it, whole or not at all. It uses
+the hub's own clients, so endpoint, token, cache and offline mode are theirs (``HF_ENDPOINT``,
+``HF_TOKEN``, ``HF_HOME``, ``HF_HUB_OFFLINE``); they are imported when something is missing, not
+before. Called by the command line's `fetch`; nothing that trains or plans comes here.
+
+`datasets` falls back on whatever revision it has in its cache when a hub does not answer. So that a
+commit is the commit that was asked for, it is not asked for a data set by name: it reads the
+commit's metadata from a folder of empty files named as the commit's, tells which of them a split
+is, and those are downloaded by commit and read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import importlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from adapterxlt.core.errors import AdapterXLTError, DataError, UsageError, did_you_mean
+from adapterxlt.corpora.hub import HubSplit, Shelf
+from adapterxlt.store.files import read_json, write_bytes, write_json
+
+Tell = Callable[[str], None]
+T = TypeVar("T")
+
+#: Number of what is noted about a split; notes with another one are not read.
+FORMAT = 1
+#: Seconds before another try, where the hub does not say how many.
+PAUSES = (1.0, 2.0, 4.0)
+#: A hub that asks for more patience than this is not waited for.
+LONGEST_PAUSE = 60.0
+#: Rows that are written at once.
+ROWS = 20_000
+#: Answers that pass. In a download the clients themselves try again, save after the first.
+BUSY = frozenset({429, 500, 502, 503, 504})
+
+#: A commit of a hub's own conversion to parquet: a folder for each configuration and split.
+_CONVERTED = re.compile(r"(?P<config>[^/]+)/(?P<split>[^/]+)/\d{4,}\.parquet")
+#: What `datasets` reads of a commit besides its data.
+_METADATA = ("README.md", ".huggingface.yaml", "dataset_infos.json")
+#: Fields of a builder's configuration that say which data, not how they are read.
+_WHICH = frozenset({"name", "version", "data_dir", "data_files", "description", "features"})
+
+
+class OfflineError(AdapterXLTError):
+    """Something has to be fetched, and the clients were told to stay offline."""
+
+    exit_code = 4
+
+
+class HubError(AdapterXLTError):
+    """The hub cannot be reached, or does not answer as a hub does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A split on the shelf."""
+
+    split: HubSplit
+    path: Path
+    rows: int
+    size: int
+    """Bytes on the shelf."""
+    new: bool
+    """Whether this call put it there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """Which files of a commit a split is, and how they are read."""
+
+    files: tuple[str, ...]
+    module: str
+    options: dict[str, Any]
+    features: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    datasets: Any
+    hub: Any
+    errors: Any
+    offline: bool
+
+
+def fetch(
+    splits: Iterable[HubSplit],
+    root: Path,
+    *,
+    num_proc: int | None = None,
+    listener: Tell | None = None,
+) -> list[Fetched]:
+    """Put splits on the shelf in ``root``; those that lie there cost nothing, not even an import.
+
+    Splits before one that fails stay. Of a download that broke off, what came is kept in the
+    clients' cache, and the next call goes on from there. Two processes may fetch the same.
+
+    Args:
+        num_proc: files of a split that are downloaded and read at once; one when left out.
+        listener: called with a line for each thing that takes a while.
+
+    Returns:
+        What lies on the shelf now, in the order asked for, each split once.
+
+    Raises:
+        OfflineError: the clients are to stay offline and their cache has not got the files.
+        DataError: no such data set, commit, configuration or split; no access; unreadable files.
+        HubError: the hub cannot be reached, broke off or is overloaded.
+        UsageError: the clients are not installed.
+    """
+    shelf, wanted = Shelf(root), tuple(dict.fromkeys(splits))
+    tell = listener or (lambda line: None)
+    missing = {split for split in wanted if not shelf.has(split)}
+    if missing:
+        with ExitStack() as stack:
+            clients = stack.enter_context(_clients())
+            commits: dict[tuple[str, str], _Commit] = {}
+            for split in (split for split in wanted if split in missing):
+                commit = commits.setdefault(
+                    (split.hub, split.revision),
+                    _Commit(split.hub, split.revision, clients, stack, tell),
+                )
+                with _alone(shelf, split, tell):
+                    if not shelf.has(split):
+                        _fetch_one(split, shelf, commit, num_proc or 1)
+    return [_fetched(shelf, split, split in missing) for split in wanted]
+
+
+def _fetched(shelf: Shelf, split: HubSplit, new: bool) -> Fetched:
+    path = shelf.path(split)
+    try:
+        rows = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"what was fetched of {split.label} cannot be read: {_first_line(error)}",
+            where=str(path),
+            hint="delete the file and fetch again",
+        ) from error
+    return Fetched(split, path, rows, path.stat().st_size, new)
+
+
+@contextmanager
+def _alone(shelf: Shelf, split: HubSplit, tell: Tell) -> Iterator[None]:
+    """As the only process that fetches this split."""
+    lock = FileLock(_folder(shelf.root / ".locks") / f"{split.digest}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        tell(f"{split.label}: waiting for another process that fetches it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch_one(split: HubSplit, shelf: Shelf, commit: _Commit, workers: int) -> None:
+    recipe = commit.recipe(split)
+    paths = commit.download(split, recipe.files, workers)
+    # Named by the split, so that what a killed process left is found and goes; nobody else's is,
+    # because of the lock.
+    scratch = shelf.root / f".tmp-{split.digest}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        commit.tell(f"{split.label}: reading")
+        with _as_ours(split, commit.clients, "cannot be read"):
+            table = _read(commit.clients, recipe, paths, scratch, workers)
+        rows = _write(table, scratch / "rows.parquet")
+        write_bytes(shelf.path(split), (scratch / "rows.parquet").read_bytes())
+        commit.tell(f"{split.label}: {rows} rows")
+    except (pa.ArrowInvalid, pa.ArrowIndexError, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{split.label} cannot be read: {_first_line(error)}") from error
+    except OSError as error:
+        raise UsageError(
+            f"{split.label} cannot be written to {shelf.root}: {error.strerror or error}"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"nothing can be fetched to {path}: {error.strerror or error}") from error
+    return path
+
+
+@contextmanager
+def _clients() -> Iterator[_Clients]:
+    """The hub's clients, with the bars of what is not a download put away."""
+    try:
+        datasets = importlib.import_module("datasets")
+        hub = importlib.import_module("huggingface_hub")
+        errors = importlib.import_module("huggingface_hub.errors")
+        constants = importlib.import_module("huggingface_hub.constants")
+    except ImportError as error:
+        raise UsageError(
+            f"fetching needs a package that is missing: {error.name or error}",
+            hint="pip install datasets",
+        ) from error
+    offline = bool(constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE)
+    bars, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    # Whatever is loaded, local files too, is told to a server that is not the hub, and waited for.
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield _Clients(datasets, hub, errors, offline)
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
+        datasets.logging.set_verbosity(level)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+class _Commit:
+    """A commit of a data set: its files, what its splits are, and downloads of it by commit."""
+
+    def __init__(
+        self, name: str, revision: str, clients: _Clients, stack: ExitStack, tell: Tell
+    ) -> None:
+        self.name, self.revision = name, revision
+        self.clients, self.tell = clients, tell
+        self._stack = stack
+        self._builders: dict[str, Any] = {}
+        self._api = clients.hub.HfApi(library_name="adapterxlt")
+
+    def recipe(self, split: HubSplit) -> _Recipe:
+        """What a split is; noted in the clients' cache, so that it is asked for once."""
+        with _as_ours(split, self.clients, "needs the clients' cache"):
+            folder = self.clients.hub.cached_assets_path("adapterxlt", namespace="hub")
+        note = Path(folder) / f"{split.digest}.json"
+        known = read_json(note)
+        if isinstance(known, dict) and known.get("format") == FORMAT:
+            return _Recipe(
+                tuple(known["files"]), known["module"], known["options"], known["features"]
+            )
+        if self.clients.offline:
+            raise _offline(split)
+        with _as_ours(split, self.clients, "cannot be told from its files"):
+            recipe = self._find(split)
+            write_json(note, {"format": FORMAT, **dataclasses.asdict(recipe)}, durable=False)
+        return recipe
+
+    def download(self, split: HubSplit, files: tuple[str, ...], workers: int) -> list[Path]:
+        """The files in the clients' cache; those that are there are not asked for."""
+        have = {file: self._cached(file) for file in files}
+        lacking = [file for file, path in have.items() if path is None]
+        if lacking and self.clients.offline:
+            raise _offline(split)
+        if lacking:
+            number = "1 file" if len(lacking) == 1 else f"{len(lacking)} files"
+            self.tell(f"{split.label}: downloading {number}")
+        threads = ThreadPoolExecutor(max(1, min(workers, len(lacking))))
+        with _as_ours(split, self.clients, "cannot be downloaded"), threads as pool:
+            list(pool.map(self._download, lacking))
+        return [self._cached(file) or self._download(file) for file in files]
+
+    def _cached(self, file: str) -> Path | None:
+        found = self.clients.hub.try_to_load_from_cache(
+            self.name, file, repo_type="dataset", revision=self.revision
+        )
+        return Path(found) if isinstance(found, str) else None
+
+    def _download(self, file: str) -> Path:
+        def once() -> str:
+            found: str = self._api.hf_hub_download(
+                self.name, file, repo_type="dataset", revision=self.revision
+            )
+            return found
+
+        path = Path(_patient(once, frozenset({429}), self.tell))
+        # The clients file what they get under the commit that the hub says it is of.
+        if self._cached(file) is None:
+            raise HubError(
+                f"the hub gave {file} of another commit of {self.name} than {self.revision[:7]}"
+            )
+        return path
+
+    @cached_property
+    def _files(self) -> tuple[str, ...]:
+        self.tell(f"{self.name} @{self.revision[:7]}: asking for its files")
+
+        def once() -> list[str]:
+            found: list[str] = self._api.list_repo_files(
+                self.name, repo_type="dataset", revision=self.revision
+            )
+            return found
+
+        files = _patient(once, BUSY, self.tell)
+        for file in files:
+            if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+                raise DataError(f"{self.name} has a file outside of itself: {file!r}")
+        return tuple(sorted(files))
+
+    @cached_property
+    def _folder(self) -> str:
+        """A folder with the commit's metadata, and its other files empty."""
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adapterxlt-")))
+        folder = folder.resolve()
+        for file in self._files:
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if file in _METADATA:
+                shutil.copyfile(self._download(file), path)
+            else:
+                path.touch()
+        return str(folder)
+
+    @cached_property
+    def _converted(self) -> dict[str, dict[str, list[str]]]:
+        """Files by configuration and split, where folders are named by them."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for match in filter(None, map(_CONVERTED.fullmatch, self._files)):
+            splits = found.setdefault(match["config"], {})
+            splits.setdefault(match["split"], []).append(match[0])
+        return found
+
+    def _find(self, split: HubSplit) -> _Recipe:
+        if f"{self.name.split('/')[-1]}.py" in self._files:
+            raise DataError(
+                f"{split.label} is made by a program in the data set, which is not run",
+                hint="take the commit of its branch refs/convert/parquet as revision",
+            )
+        data = [file for file in self._files if not file.startswith(".")]
+        if data and all(_CONVERTED.fullmatch(file) for file in data):
+            # Without its metadata `datasets` would read all configurations as one.
+            return self._find_converted(split)
+        return self._find_built(split)
+
+    def _find_converted(self, split: HubSplit) -> _Recipe:
+        configs = self._converted
+        config = split.config or (next(iter(configs)) if len(configs) == 1 else None)
+        if config not in configs:
+            raise _no_config(split, configs)
+        if split.split not in configs[config]:
+            raise _no_split(split, configs[config])
+        return _Recipe(tuple(configs[config][split.split]), "parquet", {})
+
+    @cached_property
+    def _names(self) -> tuple[tuple[str, ...], str | None]:
+        """Configurations by the card, or the only one there is without; and the default one."""
+        datasets, folder = self.clients.datasets, self._folder
+        try:
+            names = tuple(datasets.get_dataset_config_names(folder))
+            if len(names) == 1:
+                return names, names[0]
+            return names, datasets.get_dataset_default_config_name(folder)
+        except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
+            text = _first_line(error).replace(folder, self.name)
+            raise DataError(
+                f"there are no data that could be read in {self.name} @{self.revision[:7]}: {text}",
+                hint="the commit of its branch refs/convert/parquet may have them",
+            ) from error
+
+    def _builder(self, config: str) -> Any:
+        """What reads a configuration; made once, for a long card takes a second to parse."""
+        if config not in self._builders:
+            # A cache folder of its own, for it would otherwise note things in the user's.
+            cache = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adapterxlt-"))
+            self._builders[config] = self.clients.datasets.load_dataset_builder(
+                self._folder, config, cache_dir=cache
+            )
+        return self._builders[config]
+
+    def _find_built(self, split: HubSplit) -> _Recipe:
+        names, default = self._names
+        config = split.config or default
+        if config is None or config not in names:
+            if config in self._converted:
+                return self._find_converted(split)
+            raise _no_config(split, names)
+        folder, builder = self._folder, self._builder(config)
+        found = {str(name): paths for name, paths in (builder.config.data_files or {}).items()}
+        if split.split not in found:
+            raise _no_split(split, found)
+        files = [os.path.relpath(path, folder) for path in found[split.split]]
+        files = [PurePosixPath(Path(file)).as_posix() for file in files]
+        strange = [file for file in files if file not in self._files]
+        if strange:
+            raise DataError(f"{split.label} names a file that is not of its commit: {strange[0]}")
+        features = builder.info.features
+        return _Recipe(
+            tuple(files), builder.name, _options(builder.config), features and features.to_dict()
+        )
+
+
+def _options(config: Any) -> dict[str, Any]:
+    """How the files are read, where that is not the module's own way, e.g. a separator."""
+    default = type(config)()
+    found = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    changed = {
+        name: value
+        for name, value in found.items()
+        if name not in _WHICH and value != getattr(default, name)
+    }
+    return dict(json.loads(json.dumps(changed)))
+
+
+def _read(
+    clients: _Clients, recipe: _Recipe, paths: list[Path], scratch: Path, workers: int
+) -> Any:
+    datasets = clients.datasets
+    features = recipe.features and datasets.Features.from_dict(recipe.features)
+    return datasets.load_dataset(
+        recipe.module,
+        data_files={"rows": [glob.escape(str(path)) for path in paths]},
+        split="rows",
+        features=features or None,
+        cache_dir=str(scratch),
+        num_proc=min(workers, len(paths)) if min(workers, len(paths)) > 1 else None,
+        **recipe.options,
+    )
+
+
+def _write(dataset: Any, path: Path) -> int:
+    """Rows as plain parquet: names for class numbers, and no notes of any client."""
+    table: Any = dataset.data.table
+    names = table.column_names
+
+    def named(batch: Any) -> list[Any]:
+        columns = zip(names, batch.columns, strict=True)
+        return [_named(column, dataset.features[name]) for name, column in columns]
+
+    empty = pa.record_batch([pa.array([], column.type) for column in table.columns], names)
+    types = [column.type for column in named(empty)]
+    plain = pa.schema(list(zip(names, types, strict=True)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(path, plain, compression="zstd") as writer:
+        for batch in table.to_batches(max_chunksize=ROWS):
+            writer.write_batch(pa.record_batch(named(batch), schema=plain))
+    return int(dataset.num_rows)
+
+
+def _named(array: Any, feature: Any) -> Any:
+    """An array with the names of classes for their numbers, at any depth; -1 is no class."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_decode()
+    kind = array.type
+    if hasattr(feature, "int2str") and pa.types.is_integer(kind):
+        known = pc.if_else(pc.less(array, 0), pa.scalar(None, kind), array)
+        return pa.array(feature.names, pa.string()).take(known)
+    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    if pa.types.is_struct(kind) and isinstance(feature, dict):
+        fields = [kind.field(i).name for i in range(kind.num_fields)]
+        parts = [_named(array.field(i), feature[name]) for i, name in enumerate(fields)]
+        if not parts:
+            return array
+        return pa.StructArray.from_arrays(parts, names=fields, mask=array.is_null())
+    if inner is None:
+        return array
+    if pa.types.is_fixed_size_list(kind):
+        array = array.cast(pa.list_(kind.value_type))
+        kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        # Lists of their own: a slice's offsets do not begin at its values' beginning.
+        lengths = pc.fill_null(pc.list_value_length(array), 0)
+        ends = pc.cumulative_sum(lengths)
+        offsets = pa.concat_arrays([pa.array([0], ends.type), _one(ends)])
+        return type(array).from_arrays(
+            offsets.cast(pa.int64() if pa.types.is_large_list(kind) else pa.int32()),
+            _named(_one(pc.list_flatten(array)), inner),
+            mask=_one(array.is_null()),
+        )
+    return array
+
+
+def _one(array: Any) -> Any:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _patient(call: Callable[[], T], again: frozenset[int], tell: Tell) -> T:
+    """The call's result, after more tries where the hub was busy or a download was cut."""
+    for pause in (*PAUSES, None):
+        try:
+            return call()
+        except Exception as error:
+            wait = 0.0 if _cut(error) else _asked_pause(error, again, pause or 0.0)
+            if pause is None or wait is None or wait > LONGEST_PAUSE:
+                raise
+            tell(f"{_first_line(error)}: trying again" + (f" in {wait:.0f} s" if wait else ""))
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _asked_pause(error: BaseException, again: frozenset[int], pause: float) -> float | None:
+    """Seconds until another try makes sense; ``None`` when it does not."""
+    answer = _answer(error)
+    if answer is None or answer.status_code not in again:
+        return None
+    asked = str(answer.headers.get("Retry-After", ""))
+    return float(asked) if asked.isdigit() else pause
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came from."""
+    seen: set[int] = set()
+    step: BaseException | None = error
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        yield step
+        step = step.__cause__ or step.__context__
+
+
+def _answer(error: BaseException) -> Any:
+    """The hub's answer that an error is about."""
+    for step in _chain(error):
+        answer = getattr(step, "response", None)
+        if answer is not None:
+            return answer
+    return None
+
+
+def _cut(error: BaseException) -> bool:
+    """Whether a connection broke off in the middle of a file."""
+    return any(
+        type(step).__name__ in ("ChunkedEncodingError", "IncompleteRead", "RemoteProtocolError")
+        or "Consistency check failed" in str(step)
+        for step in _chain(error)
+    )
+
+
+def _of_network(error: BaseException) -> bool:
+    """Whether it is about a connection; without naming the library that the client uses for it."""
+    return any(
+        type(step).__module__.split(".")[0] in ("requests", "urllib3", "httpx", "httpcore")
+        or isinstance(step, ConnectionError | TimeoutError)
+        for step in _chain(error)
+    )
+
+
+@contextmanager
+def _as_ours(split: HubSplit, clients: _Clients, otherwise: str) -> Iterator[None]:
+    """Whatever a client raises, as the one error that says what to do about it."""
+    try:
+        yield
+    except AdapterXLTError:
+        raise
+    except Exception as error:
+        raise _ours(error, split, clients.errors, otherwise) from error
+
+
+def _ours(error: Exception, split: HubSplit, errors: Any, otherwise: str) -> AdapterXLTError:
+    def of(name: str) -> bool:
+        return any(isinstance(step, getattr(errors, name)) for step in _chain(error))
+
+    label, answer = split.label, _answer(error)
+    status = getattr(answer, "status_code", None)
+    token = "set HF_TOKEN to a token that may read it"
+    if of("OfflineModeIsEnabled"):
+        return _offline(split)
+    if of("GatedRepoError"):
+        return DataError(
+            f"{split.hub} is gated: its owners decide who may read it",
+            hint=f"ask for access on its page, then {token}",
+        )
+    if of("RevisionNotFoundError"):
+        return DataError(
+            f"{split.hub} has no commit {split.revision}",
+            hint="the commits are listed on the data set's page",
+        )
+    if of("RepositoryNotFoundError"):
+        return DataError(
+            f"there is no data set {split.hub}, or it is private",
+            hint=f"check the name, or {token}",
+        )
+    if status in (401, 403):
+        return DataError(f"the hub refuses {split.hub} ({status})", hint=token)
+    if status == 404:
+        return DataError(f"{label} has a file that the hub has not got: {answer.url}")
+    if status in BUSY:
+        return HubError(
+            f"the hub is too busy for {label} ({status})",
+            hint="run it again later, it goes on where it stopped"
+            + ("; with HF_TOKEN set the limits are wider" if status == 429 else ""),
+        )
+    if status is not None and status >= 400:
+        return HubError(f"the hub answered {status} for {label}")
+    if _cut(error) or _of_network(error):
+        return HubError(
+            f"the connection to the hub failed for {label}: {_first_line(_root(error))}",
+            hint="run it again, it goes on where it stopped",
+        )
+    return DataError(f"{label} {otherwise}: {_first_line(_root(error))}")
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an error came from; contexts of no interest left out."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else type(error).__name__
+
+
+def _offline(split: HubSplit) -> OfflineError:
+    return OfflineError(
+        f"{split.label} has not been fetched, and the hub's clients are to stay offline",
+        hint="fetch it without HF_HUB_OFFLINE, where the hub can be reached",
+    )
+
+
+def _no_config(split: HubSplit, known: Iterable[str]) -> DataError:
+    names = sorted(known)
+    if split.config is None:
+        what = f"{split.hub} @{split.revision[:7]} has several configurations, and none is named"
+        return DataError(what, hint=did_you_mean("", names))
+    return DataError(
+        f"{split.hub} @{split.revision[:7]} has no configuration {split.config!r}",
+        hint=did_you_mean(split.config, names),
+    )
+
+
+def _no_split(split: HubSplit, known: Iterable[str]) -> DataError:
+    config = f" {split.config}" if split.config else ""
+    return DataError(
+        f"{split.hub}{config} @{split.revision[:7]} has no split {split.split!r}",
+        hint=did_you_mean(split.split, known),
+    )
