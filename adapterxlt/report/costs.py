@@ -28,18 +28,19 @@ def of_cell(study: Study, key: str, task: str) -> Costs:
     - `flops`: the same sum of the closed form of `core.cost`, scaled to the tokens really seen.
     - `peak_memory`: bytes, the largest over these trainings.
 
-    A figure is None where one of the records lacks it: part of a sum is not the sum.
+    A figure is None where one of the records lacks it: part of a sum is not the sum. It is 0 where
+    nothing is trained.
     """
     trainings = task_trainings(study.plan, key)
     found = [_training(study, one) for one in trainings]
     last = [_training(study, one)["parameters"] for one in last_trainings(study.plan, key)]
     costs: Costs = {
-        "parameters": _largest(last),
+        "parameters": _largest(last or [0]),
         "stored_bytes": stored_bytes(study, key, task),
     }
     for name in ("steps", "examples", "tokens", "flops", "seconds"):
-        costs[name] = _sum([one[name] for one in found])
-    return costs | {"peak_memory": _largest([one["peak_memory"] for one in found])}
+        costs[name] = _sum([one[name] for one in found]) if found else 0
+    return costs | {"peak_memory": _largest([one["peak_memory"] for one in found] or [0])}
 
 
 def is_task_training(plan: Plan, key: str) -> bool:
@@ -55,7 +56,7 @@ def task_trainings(plan: Plan, key: str) -> list[str]:
 
 def last_trainings(plan: Plan, key: str) -> list[str]:
     """Keys of the trainings that gave what is evaluated: one, or those that a merge takes up."""
-    found, todo = [], [plan.stages[key].inputs["trained"]]
+    found, todo = [], [k for role, k in plan.stages[key].inputs.items() if role == "trained"]
     while todo:
         current = todo.pop()
         if is_task_training(plan, current):
@@ -68,12 +69,14 @@ def last_trainings(plan: Plan, key: str) -> list[str]:
 def stored_bytes(study: Study, key: str, task: str) -> int | None:
     """Size of the files that using a cell takes besides the backbone's; None where one is gone."""
     stage, files = study.plan.stages[key], set[tuple[str, str]]()
-    made = compose(stage.inputs["trained"], lambda one: study.plan.stages[one].canonical())
     at = stage.params.get("snapshot")
-    files |= {(part.key, "adapter.safetensors") for part in (*made.frozen, *made.own.members)}
-    files.add((made.own.key, _at("adapter", at)))
-    head = made.heads[task].key
-    files.add((head, _at(f"head-{task}", at if head == made.own.key else None)))
+    if "trained" in stage.inputs:
+        made = compose(stage.inputs["trained"], lambda one: study.plan.stages[one].canonical())
+        files |= {(part.key, "adapter.safetensors") for part in (*made.frozen, *made.own.members)}
+        files.add((made.own.key, _at("adapter", at)))
+        if task in made.heads:
+            head = made.heads[task].key
+            files.add((head, _at(f"head-{task}", at if head == made.own.key else None)))
     for role, one in stage.inputs.items():
         if role.startswith("language:"):
             files.add((one, "adapter.safetensors"))

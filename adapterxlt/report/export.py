@@ -45,11 +45,15 @@ COLUMNS = (
     "peak_memory",
     "evaluate_key",
     "train_key",
+    "rows_cut",
 )
 # What a score cost; `report.costs.of_cell` says what each counts. Language adapters are not in it.
 COSTS = COLUMNS[COLUMNS.index("parameters") : COLUMNS.index("evaluate_key")]
 REALS = ("score", "baseline", "flops", "seconds")
-INTEGERS = ("shots", "draw", "seed", "n", *(name for name in COSTS if name not in REALS))
+INTEGERS = (
+    *("shots", "draw", "seed", "n", "rows_cut"),
+    *(name for name in COSTS if name not in REALS),
+)
 FLAGS = ("primary", "upper_bound", "lab")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from adapterxlt.report import overviews, plots, summaries, svg, tables
+from adapterxlt.report import benchmarks, overviews, plots, summaries, svg, tables
 from adapterxlt.report.headlines import headline, overall, spread_words
 from adapterxlt.report.pivots import Pivot, pivot
 from adapterxlt.report.sharing import STATES, TRAININGS, sharing, tells_runs, total
@@ -41,9 +41,9 @@ def build(rows: Iterable[Row], study: Study) -> str:
     """The page as HTML text, under `PAGE_LIMIT` bytes wherever leaving detail out can do it.
 
     Rows have the columns of `report.export.COLUMNS`; of `study` the fields name, question, recipe,
-    regimes, stages, missing, versions, data, backbone and lab are read, and precision and
-    overrides where they are there. KeyError on a field that is absent; ValueError where a task has
-    not one primary metric.
+    regimes, stages, missing, versions, data, backbone and lab are read, and precision,
+    overrides, cuts and max_length where they are there. KeyError on a field that is absent;
+    ValueError where a task has not one primary metric.
     """
     ordered = sorted(rows, key=lambda row: (summaries.run_order(row), repr(sorted(row.items()))))
     detail = Detail(provenance=len(ordered) <= ROW_LIMIT)
@@ -85,6 +85,7 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
                 "cost": _plain(cost),
             }
         )
+    benchmark = benchmarks.benchmark_table(rows, missing=study["missing"], regimes=regimes)
     kinds = sharing(study["stages"])
     ready = ("trained",) if tells_runs(kinds) else ("done",)
     bars = [
@@ -97,6 +98,7 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
         "over_tasks": _plain(overviews.tasks_table([task["data"] for task in tasks]))
         if len(tasks) > 1
         else None,
+        "benchmark": _plain(benchmark) if benchmark else None,
         "bounds": {str(r["regime"]) for r in [*rows, *study["missing"]] if r.get("upper_bound")}
         | {str(r["name"]) for r in study["regimes"] if r.get("upper_bound")},
         "kinds": kinds,
@@ -137,6 +139,8 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
         study=study,
         precision=study.get("precision"),
         overrides=study.get("overrides") or (),
+        cuts=study.get("cuts") or (),
+        max_length=study.get("max_length"),
         detail=detail,
         lab=parts["lab"],
         row_count=len(rows),
@@ -145,6 +149,7 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
         spread_words=spread_words(rows),
         tasks=tasks,
         over_tasks=parts["over_tasks"],
+        benchmark=parts["benchmark"],
         bounds=parts["bounds"],
         upper_bound=UPPER_BOUND,
         kinds=parts["kinds"],

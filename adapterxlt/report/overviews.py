@@ -85,8 +85,8 @@ def tasks_table(pivots: Sequence[Pivot]) -> Table:
         body.append((line.label, str(line.shots), *(_task_mean(those) for those in cells)))
     metrics = ", ".join(f"{data.metric} of {data.task}" for data in pivots)
     notes = [
-        f"The unweighted mean of the tasks' primary metrics ({metrics}), as XTREME-R averages. "
-        "They need not be one quantity."
+        f"The unweighted mean of the tasks' primary metrics ({metrics}), as XTREME-R averages "
+        "tasks; each is over its targets alone. They need not be one quantity."
     ]
     if any(NO_SCORE in line for line in body):
         notes.append(f"{NO_SCORE} where not every task has all its scores.")

@@ -52,7 +52,8 @@ class Pivot:
 
     `baseline` has one fraction or None a column; `missing` counts the runs without a score and
     `empty` the line-by-target cells in which there is no score at all (a regime trained for one
-    target has none on the source, and lacks nothing).
+    target has none on the source, and lacks nothing). `cut` has the rows of a language's test
+    data that lost text to the length limit, where any did.
     """
 
     task: str
@@ -63,6 +64,7 @@ class Pivot:
     baseline: tuple[float | None, ...]
     missing: int
     empty: int
+    cut: tuple[tuple[str, int], ...] = ()
 
 
 def pivot(
@@ -105,7 +107,7 @@ def pivot(
             source=key[1],
             shots=key[2],
             upper_bound=key[0] in bounds,
-            label=_label(key, key[0] in bounds, len(sources) > 1),
+            label=line_label(key, key[0] in bounds, len(sources) > 1),
             cells=_line_cells(columns, grid[key], holes.get(key, {})),
             runs=tuple(_runs(c, columns, grid[key], holes.get(key, {})) for c in columns),
         )
@@ -122,6 +124,7 @@ def pivot(
         baseline=_baselines(columns, kept),
         missing=sum(line.cells[i].missing for line in lines for i in languages),
         empty=sum(line.cells[i].absent for line in lines for i in targets),
+        cut=_cut(columns, kept),
     )
 
 
@@ -138,7 +141,8 @@ def _column(row: Row) -> Column:
     return Column(kind, str(row["target"]), str(row["resource_class"]))
 
 
-def _label(key: LineKey, bound: bool, several_sources: bool) -> str:
+def line_label(key: LineKey, bound: bool, several_sources: bool) -> str:
+    """The name of a line: its regime, where from if sources differ, and its mark."""
     origin = f" from {key[1]}" if several_sources and key[1] else ""
     return f"{key[0]}{origin}{' ' + UPPER_BOUND if bound else ''}"
 
@@ -212,6 +216,15 @@ def _members(mean: Column, columns: Sequence[Column]) -> list[Column]:
     """The target columns that a class mean or the overall mean is taken over."""
     wanted = mean.resource_class
     return [c for c in columns if c.kind == "target" and wanted in ("", c.resource_class)]
+
+
+def _cut(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[tuple[str, int], ...]:
+    """The most rows that one run cut, by language; runs may be of backbones that cut elsewhere."""
+    found: dict[str, int] = {}
+    for row in rows:
+        target = str(row["target"])
+        found[target] = max(found.get(target, 0), int(row.get("rows_cut") or 0))
+    return tuple((c.name, found[c.name]) for c in columns if found.get(c.name))
 
 
 def _baselines(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[float | None, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from adapterxlt.report import svg
 from adapterxlt.report.pivots import Column, Line, Pivot
 from adapterxlt.report.summaries import Summary
-from adapterxlt.report.tables import column_name, percent, score_text
+from adapterxlt.report.tables import BASELINE, column_name, percent, score_text, trivial_answer
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDEST_TARGETS = 30
@@ -56,8 +56,8 @@ def shots_picture(data: Pivot, prefix: str) -> Picture:
     caption = (
         f"Mean {data.metric} over the target languages of a class, against shots (evenly spaced). "
         "Bands and bars: one standard deviation of single runs to each side, as under ± in the "
-        "table. Zero-shot scores are carried across as a thin dashed line; dotted: always "
-        "answering the most frequent label."
+        f"table. Zero-shot scores are carried across as a thin dashed line; dotted: a {BASELINE}, "
+        f"{trivial_answer(data.task, data.metric)}."
         + _bound_words(data, " Dashed lines with hollow marks: upper bounds.")
     )
     return _picture(f"{data.task}: score against shots", caption, data, prefix, 9.0, height, paint)

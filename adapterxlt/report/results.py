@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from adapterxlt.core.plan import Cell
-from adapterxlt.core.tasks import TASKS
-from adapterxlt.report import costs
+from adapterxlt.report import costs, cuts
 from adapterxlt.run.scheduler import Outcome
 from adapterxlt.run.study import Study
 
@@ -39,7 +38,7 @@ def collect(study: Study) -> list[Row]:
                     "study": recipe.name,
                     "task": cell.task,
                     "metric": metric,
-                    "primary": metric == TASKS[cell.task].primary,
+                    "primary": metric == study.corpus.task(cell.task).primary,
                     "regime": cell.regime,
                     "upper_bound": cell.regime in bounds,
                     "source": recipe.source,
@@ -52,10 +51,11 @@ def collect(study: Study) -> list[Row]:
                     "score": values["score"],
                     "n": record.facts["n"],
                     "baseline": values["baseline"],
-                    "lab": TASKS[cell.task].lab,
+                    "lab": study.corpus.task(cell.task).lab,
                     **spent[key],
                     "evaluate_key": key,
-                    "train_key": record.stage["inputs"]["trained"],
+                    "train_key": record.stage["inputs"].get("trained", ""),
+                    "rows_cut": record.facts.get("rows_cut"),
                 }
             )
     return rows
@@ -142,12 +142,14 @@ def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
         "missing": missing(study, outcome),
         "versions": versions,
         "data": _data(study),
+        "cuts": cuts.of_study(study),
+        "max_length": recipe.max_length,
         "backbone": {
             "name": study.backbone.name,
             "digest": (study.backbone.digests or {}).get("weights", ""),
             "parameters": study.backbone.parameters,
         },
-        "lab": recipe.is_lab or any(TASKS[task].lab for task in recipe.tasks),
+        "lab": recipe.is_lab or any(recipe.task(task).lab for task in recipe.tasks),
         "precision": recipe.precision,
     }
 
@@ -166,7 +168,8 @@ def _data(study: Study) -> list[dict[str, Any]]:
     """Every split that was read, once."""
     found = {}
     for stage in study.plan.stages.values():
-        used = [*stage.params.get("streams", ()), stage.params.get("data")]
+        params = stage.params
+        used = [*params.get("streams", ()), params.get("data"), *(params.get("pool") or ())]
         for data in used:
             if isinstance(data, dict):
                 at = (data["task"], data["language"], data["split"])

@@ -12,7 +12,7 @@ from adapterxlt.report.pivots import Column, Line, Pivot, pivot
 from adapterxlt.report.summaries import UPPER_BOUND, Row, Summary, interval_of
 
 NO_SCORE = "–"
-BASELINE = "most frequent label"
+BASELINE = "trivial answer"
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def score_table(
 ) -> Table:
     """One task's scores x 100 with one decimal, ready for a terminal; arguments as in `pivot`.
 
-    Zero-shot lines come first, then by shots, the baseline last. `spread` adds ± the standard
-    deviation of `Summary`, `interval` the 95 % interval of the mean over runs. A "–" has no score;
-    a "*" marks a mean that lacks runs or languages.
+    Zero-shot lines come first, then by shots, what a trivial answer scores last. `spread` adds ±
+    the standard deviation of `Summary`, `interval` the 95 % interval of the mean over runs. A "–"
+    has no score; a "*" marks a mean that lacks runs or languages.
     """
     data = pivot(rows, task, metric, missing=missing, regimes=regimes)
     return table_of(data, range(len(data.columns)), spread=spread, interval=interval)
@@ -176,14 +176,40 @@ def notes(data: Pivot, *, spread: bool) -> tuple[str, ...]:
         )
     if any(cell.mean is not None and not cell.complete for cell in cells):
         out.append("* mean over the runs and languages that have a score; some are lacking.")
+    if any(value is not None for value in data.baseline):
+        out.append(f"{BASELINE}: {trivial_answer(data.task, data.metric)}.")
+    if data.cut:
+        cut = ", ".join(f"{language} {count:,}" for language, count in data.cut)
+        out.append(f"Rows of the test data that lost text to max_length: {cut}.")
     return (*out, *bound_notes(data.lines))
+
+
+def trivial_answer(task: str, metric: str) -> str:
+    """What the scores in the last line of a table are of."""
+    # Imported here: a table of labels should not wait for the tasks.
+    from adapterxlt.core.tasks import TASKS
+
+    if metric in ("em_f1", "exact_match", "f1"):
+        return "the first words of the context"
+    if metric == "map@20":
+        return "chance"
+    if metric != "accuracy":
+        return "the most frequent label"
+    if task not in TASKS:
+        return "the most frequent label, or chance in retrieval"
+    return "chance" if TASKS[task].kind == "retrieval" else "the most frequent label"
 
 
 def bound_notes(lines: Iterable[Line]) -> tuple[str, ...]:
     """What "(upper bound)" behind a regime means, where a line has it."""
     if not any(line.upper_bound for line in lines):
         return ()
-    return (f"{UPPER_BOUND}: chosen with target labels, not a result of the protocol.",)
+    return (bound_note(),)
+
+
+def bound_note() -> str:
+    """What `UPPER_BOUND` means."""
+    return f"{UPPER_BOUND}: chosen with target labels, not a result of the protocol."
 
 
 def _text(line: Line, place: int, spread: bool, interval: bool) -> str:

@@ -61,6 +61,7 @@ def one_row(**changes: Any) -> Row:
         "flops": 4.65e10,
         "seconds": 2.25,
         "peak_memory": 612_000_000,
+        "rows_cut": 0,
     }
     row |= changes
     named = (row["task"], row["regime"], row["shots"], row["draw"], row["seed"])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapterxlt.report import plots
 from adapterxlt.report.pivots import pivot
 from adapterxlt.report.summaries import UPPER_BOUND, summarize
 from adapterxlt.report.tables import BASELINE, NO_SCORE, score_table, text_table
@@ -162,3 +163,28 @@ def test_import_is_light() -> None:
     )
     heavy = {"numpy", "pandas", "matplotlib", "jinja2", "torch", "scipy"}
     assert not heavy & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "said"),
+    [
+        ("udpos", "pos_f1", "the most frequent label"),
+        ("xnli", "accuracy", "the most frequent label"),
+        ("xcopa", "accuracy", "the most frequent label"),
+        ("tatoeba", "accuracy", "chance"),
+        ("lab-bitext", "accuracy", "chance"),
+        ("mine", "accuracy", "the most frequent label, or chance in retrieval"),
+        ("mine", "macro_f1", "the most frequent label"),
+        ("xquad", "em_f1", "the first words of the context"),
+        ("xquad", "f1", "the first words of the context"),
+        ("mine", "exact_match", "the first words of the context"),
+        ("lareqa", "map@20", "chance"),
+    ],
+)
+def test_what_the_trivial_answer_is(task: str, metric: str, said: str, row_of: RowOf) -> None:
+    rows = [row_of(task=task, metric=metric)]
+    assert f"{BASELINE}: {said}." in score_table(rows, task).notes
+    bare = score_table([{**r, "baseline": None} for r in rows], task)
+    assert not any(BASELINE in note for note in bare.notes)
+    assert BASELINE not in [line[0] for line in bare.body]
+    assert f"a {BASELINE}, {said}." in plots.shots_picture(pivot(rows, task), "f1").caption
