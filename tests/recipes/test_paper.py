@@ -14,7 +14,7 @@ import pytest
 
 from adapterxlt.core.canon import digest
 from adapterxlt.core.errors import RecipeError
-from adapterxlt.core.recipe import load_recipe
+from adapterxlt.core.loading import load_recipe
 from adapterxlt.core.tasks import TASKS
 from adapterxlt.run.study import Study
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adapterxlt.core.recipe import parse_recipe
+from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.regimes import builtin_regimes
+from adapterxlt.core.tasks import TASKS
+from adapterxlt.corpora.reading import Reading
 from adapterxlt.run.study import Study
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -49,3 +51,28 @@ def test_the_readme_names_every_regime(name: str) -> None:
     text = README.read_text(encoding="utf-8")
     short = re.sub(r"^(intermediate-multilingual|multi-stage|multitask)(?=-)", "", name)
     assert f"`{name}`" in text or f"`{short}`" in text
+
+
+def test_the_readme_names_every_task() -> None:
+    text = README.read_text(encoding="utf-8")
+    missing = [name for name, task in TASKS.items() if not task.lab and f"`{name}`" not in text]
+    assert not missing
+
+
+def test_own_data_of_the_readme_is_a_recipe(tmp_path: Path) -> None:
+    text = block("name: my-own-data")
+    recipe = parse_recipe(text, str(tmp_path / "own.yaml")).recipe
+    assert recipe.task("topics").columns == ("headline", "topic")
+    assert recipe.task("questions").places[0].revision
+    for language in ("en", "fi", "sw"):
+        path = tmp_path / "news" / f"{language}.csv"
+        path.parent.mkdir(exist_ok=True)
+        lines = (f"{language} news {i},{'sport' if i % 2 else 'culture'}" for i in range(40))
+        path.write_text("\n".join(["headline,topic", *lines]) + "\n", encoding="utf-8")
+    corpus = Reading.of(recipe, None, tmp_path).open(None)
+    assert corpus.task("topics").labels == ("culture", "sport")
+    assert [corpus.info("topics", "fi", s).rows for s in ("train", "validation", "test")] == [
+        32,
+        4,
+        4,
+    ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapterxlt.core.canon import digest
-from adapterxlt.core.recipe import load_recipe
+from adapterxlt.core.loading import load_recipe
 from adapterxlt.run.study import Study
 from adapterxlt.shipped import recipe_folder, recipes
 
