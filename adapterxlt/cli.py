@@ -275,7 +275,8 @@ def results(
 def predict(text: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Label TEXT, or lines of stdin, through a finished cell.
 
-    Words of a tagging task are separated by spaces, the two texts of a pair by a tab.
+    Words of a tagging task are separated by spaces, the columns of other tasks (two texts, context
+    and question, premise and alternatives) by tabs.
     """
     from adapterxlt.run.prediction import choose, predict_lines
 

@@ -24,8 +24,8 @@ class Window:
 
     Of tagging, classification and masked language modelling ``labels`` has the label index of
     each position, and ``items`` the item of the row (word, or 0) that it stands for. Of the other
-    kinds `compute.criteria` says what the labels are. ``spans`` are the characters of the context behind
-    each position, where there is one.
+    kinds `compute.criteria` says what the labels are. ``spans`` are the characters of the context
+    behind each position, where there is one.
     """
 
     ids: list[int]
