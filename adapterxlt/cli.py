@@ -96,6 +96,7 @@ def show(name: str, store: str | None) -> None:
 def validate(resolved: bool, **given: Any) -> None:
     """Check a recipe and the data it needs."""
     study = _open(**given)
+    study.check_fetched()
     if resolved:
         click.echo(study.loaded.resolved_text(), nl=False)
     plan = study.plan
@@ -155,8 +156,8 @@ def run(
     """Run a recipe. Running again is resuming; a finished study ends at once."""
     from adapterxlt import console
 
-    study = _open(**given)
     signal.signal(signal.SIGTERM, _terminated)
+    study = _open(**given, num_proc=num_proc)
     study.fetch(num_proc=num_proc, listener=_say)
     cores = 1 if device == "cuda" else os.cpu_count() or 1
     count = workers if workers is not None else max(1, cores // threads)
@@ -181,9 +182,10 @@ def run(
 @click.option("--num-proc", type=click.IntRange(1), default=1, show_default=True)
 def fetch(num_proc: int, **given: Any) -> None:
     """Fetch what a recipe reads from hubs, so that it runs without a network."""
-    study = _open(**given)
+    study = _open(**given, num_proc=num_proc)
     fetched = study.fetch(num_proc=num_proc, listener=_say)
-    click.echo(f"{len(fetched)} splits fetched" if fetched else "nothing to fetch", err=True)
+    count = f"{len(fetched)} split{'s' * (len(fetched) > 1)} fetched"
+    click.echo(count if fetched else "nothing to fetch", err=True)
 
 
 @cli.command()
@@ -340,11 +342,22 @@ def _open(
     data: str | None,
     backbone: str | None,
     overrides: tuple[str, ...],
+    num_proc: int | None = None,
 ) -> Any:
+    """A study; with ``num_proc``, what tells labels is fetched first where it has to be."""
     from adapterxlt.run.study import Study
     from adapterxlt.shipped import find
 
-    return Study.open(find(recipe), store=store, data=data, backbone=backbone, overrides=overrides)
+    return Study.open(
+        find(recipe),
+        store=store,
+        data=data,
+        backbone=backbone,
+        overrides=overrides,
+        fetch=num_proc is not None,
+        num_proc=num_proc or 1,
+        listener=_say,
+    )
 
 
 def _deliver(study: Any, out: Path | None, outcome: Any = None) -> None:

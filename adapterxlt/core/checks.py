@@ -17,7 +17,7 @@ from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.errors import Fault, did_you_mean
 from adapterxlt.core.methods import METHODS, clash
 from adapterxlt.core.regimes import LANGUAGE_WORDS, TASK_WORDS, Phase, Regime, builtin_regimes
-from adapterxlt.core.tasks import KINDS, TASKS
+from adapterxlt.core.tasks import KINDS, PLACE_FIELDS, TASKS, Task
 
 if TYPE_CHECKING:
     from adapterxlt.core.recipe import Recipe
@@ -44,6 +44,7 @@ def _fault(error: Any, document: yamlio.Document, root: type[BaseModel]) -> Faul
     path = tuple(part for part in outer if not str(part).startswith("<"))
     if error["type"] == "extra_forbidden" or not str(last).startswith("<"):
         path = (*path, last) if error["loc"] else path
+    path = _as_written(path, document)
     field = ".".join(str(part) for part in path)
     kind, where = error["type"], document.where(path)
     if kind == "extra_forbidden":
@@ -58,7 +59,17 @@ def _fault(error: Any, document: yamlio.Document, root: type[BaseModel]) -> Faul
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+    if kind == "value_error" and isinstance(got, dict):
+        return Fault(f"{field}: {message}" if field else message, where)
     return Fault(f"{field}: {message}, not {shown}" if field else message, where)
+
+
+def _as_written(path: tuple[str | int, ...], document: yamlio.Document) -> tuple[str | int, ...]:
+    """The path as it stands in the file: a task's only place may be in the task itself."""
+    for i in range(len(path) - 1):
+        if path[i : i + 2] == ("places", 0) and path[: i + 1] not in document.lines:
+            return (*path[:i], *path[i + 2 :])
+    return path
 
 
 def _fields_at(root: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
@@ -67,7 +78,7 @@ def _fields_at(root: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
-    return list(model.model_fields)
+    return [*model.model_fields, *(PLACE_FIELDS if model is Task else ())]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -111,7 +111,7 @@ def _faults_of_the_rest(
     value: dict[str, Any], faulty: set[Any], document: yamlio.Document
 ) -> list[Fault]:
     """What can be said of a recipe's meaning when some of its fields are not readable."""
-    if faulty & {"shots", "classes", "regimes"}:
+    if faulty & {"shots", "classes", "regimes", "datasets"}:
         return []
     try:
         rest = Recipe.model_validate({k: v for k, v in value.items() if k not in faulty})

@@ -6,6 +6,7 @@ A task is data, in one closed schema: a file in ``adapterxlt/tasks/``, or an ent
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from adapterxlt.core.errors import did_you_mean
 from adapterxlt.core.specs import Closed, Positive
 
 KindName = Literal[
@@ -38,10 +40,18 @@ class Kind:
     items: bool = False
     """Whether its loss is one of single items, so that items can be mixed (mixup)."""
     options: Mapping[str, Any] | None = None
+    more: tuple[str, ...] = ()
+    """Metrics there are besides."""
 
 
 KINDS: dict[str, Kind] = {
-    "tagging": Kind(("tokens",), "tags", ("accuracy", "macro_f1"), items=True),
+    "tagging": Kind(
+        ("tokens",),
+        "tags",
+        ("accuracy", "macro_f1"),
+        items=True,
+        more=("span_f1", "span_f1_strict", "pos_f1"),
+    ),
     "classification": Kind(("text",), "label", ("accuracy", "macro_f1"), items=True),
     "pair-classification": Kind(
         ("sentence1", "sentence2"), "label", ("accuracy", "macro_f1"), items=True
@@ -50,6 +60,7 @@ KINDS: dict[str, Kind] = {
         ("premise", "question"),
         "label",
         ("accuracy",),
+        more=("macro_f1",),
         options={"choices": ("choice1", "choice2"), "questions": None},
     ),
     "qa": Kind(
@@ -118,6 +129,13 @@ class Place(Closed):
     @classmethod
     def _named(cls, value: Any) -> Any:
         return {str(code): str(code) for code in value} if isinstance(value, list) else value
+
+    @field_validator("revision", mode="before")
+    @classmethod
+    def _commit(cls, value: Any) -> Any:
+        if value is not None and not re.fullmatch("[0-9a-f]{40}", str(value)):
+            raise ValueError("a revision is a commit, 40 hex digits: branches move")
+        return str(value) if isinstance(value, int) else value
 
     @model_validator(mode="after")
     def _one_place(self) -> Place:
@@ -210,6 +228,11 @@ class Task(Closed):
         for name in _OPTIONS:
             if getattr(self, name) is not None and name not in known:
                 raise ValueError(f"{name} says nothing of {self.kind}")
+        metrics = (*KINDS[self.kind].metrics, *KINDS[self.kind].more)
+        for name in self.metrics:
+            if name not in metrics:
+                near = did_you_mean(name, metrics)
+                raise ValueError(f"no metric {name!r} of {self.kind}; {near}")
         return self
 
     def filled(self, **more: Any) -> Task:

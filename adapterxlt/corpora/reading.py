@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterxlt.core.canon import canonical, shuffled
+from adapterxlt.core.errors import DataError
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.tasks import TASKS, Place, Task
 from adapterxlt.corpora.hub import Shelf
@@ -24,6 +25,10 @@ def selection(count: int, chosen: Mapping[str, Any]) -> Sequence[int]:
     """
     shots = chosen.get("shots")
     if shots is not None:
+        # Of a hub's split the size is not known when it is planned.
+        if shots > count:
+            where = f"{chosen['task']}/{chosen['language']}"
+            raise DataError(f"{shots} shots, but there are {count} rows", where=where)
         order = shuffled(count, chosen["draw"], "shots", chosen["task"], chosen["language"])
         return order[:shots]
     limit = chosen.get("limit")

@@ -85,4 +85,10 @@ def _row(task: Task, line: str, number: int) -> dict[str, Any]:
             where=f"line {number}",
             hint=f"put a tab between {', '.join(columns)}",
         )
-    return dict(zip(columns, parts, strict=True))
+    row = dict(zip(columns, parts, strict=True))
+    known = task.options.get("questions") or {}
+    for name in task.inputs[1:] if known else ():
+        if row[name] not in known:
+            what = f"{name} is one of {', '.join(known)}, not {row[name]!r}"
+            raise UsageError(what, where=f"line {number}")
+    return row

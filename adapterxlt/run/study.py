@@ -7,17 +7,15 @@ The command line and library users work through it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from adapterxlt.core import cost
-from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.canon import digest
-from adapterxlt.core.demands import demands, worn_languages
-from adapterxlt.core.errors import DataError, Fault, RecipeError, UsageError
+from adapterxlt.core.errors import RecipeError, UsageError
 from adapterxlt.core.loading import LoadedRecipe, load_recipe
 from adapterxlt.core.lowering import BackboneInfo, lower
 from adapterxlt.core.plan import Cell, Plan
@@ -27,6 +25,7 @@ from adapterxlt.corpora.hub import HubSplit, Shelf
 from adapterxlt.corpora.reading import Reading
 from adapterxlt.corpora.sources import Corpus, LabCorpus
 from adapterxlt.run.desk import Places
+from adapterxlt.run.faults import data_faults, spec_faults
 from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
 from adapterxlt.run.scheduler import Listener, Outcome, execute
 from adapterxlt.run.worker import Request
@@ -102,7 +101,7 @@ class Study:
             wanted = [split for name in names for split in corpus.labels_from(name)]
             fetched = _fetch(wanted, opened.root, num_proc, listener)
         faults = data_faults(loaded, corpus)
-        faults += _spec_faults(loaded, info)
+        faults += spec_faults(loaded, info)
         if faults:
             raise RecipeError(dict.fromkeys(faults))
         plan = lower(loaded.recipe, corpus, info)
@@ -149,13 +148,34 @@ class Study:
     def hub_splits(self) -> list[HubSplit]:
         """What the stages that are not done read from hubs and the store has not got, sorted."""
         found: set[HubSplit] = set()
-        for key in self.plan.needed(self.done()):
-            params = self.plan.stages[key].params
-            reads = [*params.get("streams", ()), params.get("data"), *(params.get("pool") or ())]
-            for data in reads:
-                if data is not None and isinstance(self.corpus, Corpus):
-                    found |= set(self.corpus.wanted(data["task"], data["language"], data["split"]))
+        for data in self._reads(self.plan.needed(self.done())):
+            if isinstance(self.corpus, Corpus):
+                found |= set(self.corpus.wanted(data["task"], data["language"], data["split"]))
         return _missing(found, self.store.root)
+
+    def check_fetched(self) -> None:
+        """Read what was fetched from hubs; files are read when a study is opened.
+
+        Raises:
+            DataError: the first row that is not what its task says.
+        """
+        shelf, corpus = Shelf(self.store.root), self.corpus
+        if not isinstance(corpus, Corpus):
+            return
+        reads = {(r["task"], r["language"], r["split"]) for r in self._reads(self.plan.stages)}
+        for task, language, split in sorted(reads):
+            splits = corpus.wanted(task, language, split)
+            if splits and task != "text" and all(shelf.has(one) for one in splits):
+                corpus.rows(task, language, split)
+
+    def _reads(self, keys: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """The data that stages read, with repetitions."""
+        for key in keys:
+            params = self.plan.stages[key].params
+            yield from params.get("streams", ())
+            yield from params.get("pool") or ()
+            if params.get("data"):
+                yield params["data"]
 
     def fetch(
         self, *, num_proc: int = 1, listener: Callable[[str], None] | None = None
@@ -250,188 +270,3 @@ def _place(what: str, given: str | None, loaded: LoadedRecipe) -> str:
             hint += ", or say data: hub"
         raise UsageError(f"the recipe names no {what}", where=loaded.document.name, hint=hint)
     return written if written == "lab" else str((loaded.folder / written).absolute())
-
-
-def data_faults(loaded: LoadedRecipe, corpus: Corpus | LabCorpus) -> list[Fault]:
-    """Everything the recipe asks of the data that is not there, each at its line."""
-    return _DataFaults(loaded, corpus).found
-
-
-class _DataFaults:
-    """Goes through what a recipe reads, and notes what is not there."""
-
-    def __init__(self, loaded: LoadedRecipe, corpus: Corpus | LabCorpus) -> None:
-        self.loaded, self.recipe, self.corpus = loaded, loaded.recipe, corpus
-        self.found: list[Fault] = []
-        #: Said once of a language that it has nothing.
-        self.absent: set[tuple[str, str]] = set()
-        #: What of a task is wrong was said; the rest would only follow from it.
-        self.unread: set[str] = set()
-        for task in dict.fromkeys((*self.recipe.tasks, *self.recipe.intermediate)):
-            before = len(self.found)
-            with self.noted(*self.task_at(task)):
-                corpus.task(task)
-            if len(self.found) > before:
-                self.unread.add(task)
-            elif task in self.recipe.tasks:
-                self.task(task)
-        self.training()
-        self.epochs()
-        self.texts()
-
-    @contextmanager
-    def noted(self, *path: str | int) -> Iterator[None]:
-        try:
-            yield
-        except DataError as error:
-            what = f"{error.what} ({error.where})" if error.where else error.what
-            # What is wrong with a place is so wherever the place is read.
-            if all(fault.what != what for fault in self.found):
-                self.found.append(Fault(what, self.loaded.where(*path), error.hint))
-
-    def task_at(self, task: str) -> tuple[str | int, ...]:
-        """Where a task stands in the recipe."""
-        if task in self.recipe.datasets:
-            return ("datasets", task)
-        if task in self.recipe.tasks:
-            return ("tasks", self.recipe.tasks.index(task))
-        return ("intermediate", task)
-
-    def language_at(self, task: str, language: str) -> tuple[str | int, ...] | None:
-        """Where a language stands in the recipe, as source or target."""
-        targets = self.recipe.targets
-        if language == self.recipe.source:
-            return ("source",)
-        if language not in self.recipe.targets_of(task):
-            return None
-        if isinstance(targets, dict):
-            listed = targets.get(task, ())
-            return ("targets", task, listed.index(language)) if language in listed else ("targets",)
-        return ("targets", targets.index(language)) if isinstance(targets, tuple) else ("targets",)
-
-    def task(self, task: str) -> None:
-        """What a task is trained on in the source, and scored on."""
-        recipe, corpus, spec = self.recipe, self.corpus, self.corpus.task(task)
-        regimes = recipe.regime_list
-        if spec.trains:
-            starts = (s for r in regimes for s in (r.finish, *(p.start for p in r.phases)))
-            with self.noted("source"):
-                corpus.info(task, recipe.source, "train")
-                if "source-dev" in starts:
-                    corpus.info(task, recipe.source, "validation")
-        scored = list(recipe.targets_of(task))
-        if recipe.scores_source(task) and not all(r.per_target for r in regimes):
-            scored.append(recipe.source)
-        for language in scored:
-            before = len(self.found)
-            with self.noted(*(self.language_at(task, language) or ("targets",))):
-                corpus.info(task, language, "test")
-            if len(self.found) > before:
-                self.absent.add((task, language))
-        if spec.kind == "ranking":
-            pool = spec.pool or (recipe.source, *recipe.targets_of(task))
-            if not any(corpus.has(task, language, "candidates") for language in pool):
-                what = f"{task}: no language of the recipe has candidates to search"
-                self.found.append(Fault(what, self.loaded.where(*self.task_at(task))))
-
-    def epochs(self) -> None:
-        """Epochs are as long as data are: what phases read whole must have a size before it is
-        fetched."""
-        recipe = self.recipe
-        for i, regime in enumerate(recipe.regime_list):
-            phases = (regime.phases[j] for j in regime.needed)
-            counted = (p for p in phases if recipe.phase_budget(regime, p).epochs)
-            parts = [(own, *part) for p in counted for part in p.parts for own in recipe.tasks]
-            unsized = (
-                name
-                for own, word, words, shots in parts
-                for name in recipe.trained_on(word, own)
-                for target in recipe.targets_of(own)
-                for language in (c for w in words for c in recipe.members(w, name, target))
-                if language == recipe.source or shots == "all"
-                if name not in self.unread and not self.sized(name, language)
-            )
-            for task in dict.fromkeys(unsized):
-                what = f"regime {regime.name!r} counts epochs, and {task!r} does not say its size"
-                hint = "add rows: {train: N} to its place, or give steps"
-                self.found.append(Fault(what, self.loaded.where("regimes", i), hint))
-
-    def sized(self, task: str, language: str) -> bool:
-        """Whether the size of what is trained on is known; what is not there is told elsewhere."""
-        corpus = self.corpus
-        try:
-            source = language == self.recipe.source
-            split = "train" if source else corpus.shots_split(task, language)
-            return corpus.info(task, language, split).exact
-        except DataError:
-            return True
-
-    def training(self) -> None:
-        """What regimes train on besides."""
-        recipe, corpus = self.recipe, self.corpus
-        order = [regime.name for regime in recipe.regime_list]
-        for name, task, language, shots in dict.fromkeys(
-            (regime.name, task, language, shots)
-            for regime, task, language, shots in demands(recipe)
-        ):
-            regime_at = ("regimes", order.index(name))
-            if task in self.unread or (task, language) in self.absent:
-                continue
-            listed = language in recipe.intermediate.get(task, ())
-            at = ("intermediate", task) if listed else self.language_at(task, language)
-            with self.noted(*(at or regime_at)):
-                if language == recipe.source:
-                    corpus.info(task, language, "train")
-                    continue
-                split = corpus.shots_split(task, language)
-                have = corpus.info(task, language, split)
-                wanted = enumerate(recipe.shots) if shots == "grid" else ((None, shots),)
-                for i, count in wanted:
-                    if isinstance(count, int) and count > have.rows and have.exact:
-                        of = f"{task} has {have.rows} {split} rows in {language!r}"
-                        where = self.loaded.where(*(regime_at if i is None else ("shots", i)))
-                        hint = f"take {have.rows} or fewer"
-                        self.found.append(Fault(f"{count} shots, but {of}", where, hint))
-
-    def texts(self) -> None:
-        """Text of the language adapters."""
-        wanted = self.recipe.language_adapters
-        for language in worn_languages(self.recipe) if wanted is not None else ():
-            at = next(
-                (at for t in self.recipe.tasks if (at := self.language_at(t, language))),
-                ("language_adapters",),
-            )
-            with self.noted(*at):
-                size = self.corpus.text_info(language, wanted.texts if wanted is not None else None)
-                if not size.exact and self.recipe.language_budget().epochs:
-                    what = f"epochs are counted, and the text of {language!r} does not say its size"
-                    hint = "add rows: {train: N} to its place, or give steps"
-                    at = ("language_adapters",)
-                    self.found.append(Fault(what, self.loaded.where(*at), hint))
-
-
-def _spec_faults(loaded: LoadedRecipe, backbone: BackboneInfo) -> Iterator[Fault]:
-    """What the recipe asks of the backbone that its sizes do not allow."""
-    recipe = loaded.recipe
-    if backbone.positions is not None and recipe.max_length > backbone.positions:
-        what = f"max_length {recipe.max_length} is more than the backbone's positions"
-        yield Fault(what, loaded.where("max_length"), f"take {backbone.positions} or fewer")
-    specs: dict[tuple[str | int, ...], AdapterSpec] = {("task_adapter",): recipe.task_adapter}
-    if recipe.language_adapters is not None:
-        specs[("language_adapters", "adapter")] = recipe.language_adapters.adapter
-    for i, regime in enumerate(recipe.regime_list):
-        of_language = recipe.language_adapter(regime)
-        if regime.language_adapter is not None and of_language is not None:
-            specs["regimes", i, "language_adapter"] = of_language
-        phases = enumerate(regime.phases)
-        own = [j for j, phase in phases if phase.task_adapter or regime.task_adapter]
-        specs |= {("regimes", i, "phases", j): recipe.phase_adapter(regime, j) for j in own}
-    layers = backbone.shape.layers
-    for i, regime in enumerate(recipe.regime_list):
-        for drop in (regime.drop, *(phase.drop for phase in regime.phases)):
-            if isinstance(drop, int) and drop >= layers:
-                what = f"regime {regime.name!r} drops {drop} of the backbone's {layers} layers"
-                yield Fault(what, loaded.where("regimes", i), f"take {layers - 1} or fewer")
-    for path, spec in specs.items():
-        for name, what, hint in spec.faults(backbone.shape):
-            yield Fault(what, loaded.where(*path, name), hint)
