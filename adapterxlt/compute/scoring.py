@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from adapterxlt.compute import metrics
+from adapterxlt.compute import answers, metrics
 from adapterxlt.compute.backbone import Wearing
 from adapterxlt.compute.data import Encoded
 from adapterxlt.compute.evaluation import (
@@ -88,10 +88,10 @@ def predict(model: Composed, test: Test) -> list[Any]:
 def _labels(
     model: Composed, test: Test, wanted: Sequence[str], pool: Sequence[Candidates]
 ) -> Scored:
-    task, answers = test.task, predict(model, test)
+    task, found = test.task, predict(model, test)
     column = [row[task.label] for row in test.rows]
     gold = column if task.kind == "tagging" else [[label] for label in column]
-    predicted = answers_of(gold, answers)
+    predicted = answers_of(gold, found)
     said = [[label or None for label in row] for row in predicted]
     return Scored(score(gold, predicted, wanted), sum(map(len, gold)), said)
 
@@ -129,16 +129,16 @@ def _answers(
     model: Composed, test: Test, wanted: Sequence[str], pool: Sequence[Candidates]
 ) -> Scored:
     """The trivial answer is the beginning of the context, as long as answers are."""
-    answers, context = predict(model, test), test.task.inputs[0]
+    said, context = predict(model, test), test.task.inputs[0]
     gold = [list(row[test.task.label]["text"]) for row in test.rows]
     words = round(median([len(text.split()) for texts in gold for text in texts[:1]] or [1]))
-    first = [metrics.first_words(row[context], max(1, words)) for row in test.rows]
+    first = [answers.first_words(row[context], max(1, words)) for row in test.rows]
     style = test.task.options["normalization"]
-    pairs = [metrics.qa_scores(gold, said, style, test.language) for said in (answers, first)]
+    pairs = [answers.qa_scores(gold, each, style, test.language) for each in (said, first)]
     found = {"exact_match": [p[0] for p in pairs], "f1": [p[1] for p in pairs]}
     found["em_f1"] = [sum(pair) / 2 for pair in pairs]
     scores = {name: dict(zip(("score", "baseline"), found[name], strict=True)) for name in wanted}
-    return Scored(scores, len(gold), [[answer] for answer in answers])
+    return Scored(scores, len(gold), [[answer] for answer in said])
 
 
 def _translations(

@@ -82,7 +82,7 @@ def test_a_kind_gives_columns_metrics_and_options() -> None:
         ({"kind": "qa", "places": [{"folder": "a", "files": "b"}]}, "one of folder, files and hub"),
         ({"kind": "qa", "places": [{}]}, "one of folder, files and hub"),
         ({"kind": "qa", "hub": "a/b"}, "need a revision"),
-        ({"kind": "qa", "hub": "a/b", "revision": "main"}, "String should match"),
+        ({"kind": "qa", "hub": "a/b", "revision": "main"}, "a revision is a commit"),
         ({"kind": "qa", "files": "a", "revision": COMMIT}, "only a hub has revisions"),
         ({"kind": "qa", "files": "a", "divide": {"train": 0.5, "test": 0.4}}, "add up to 1"),
         ({"kind": "qa", "flies": "a"}, "Extra inputs"),
