@@ -157,8 +157,8 @@ def test_a_grid_beyond_the_data_is_refused_at_its_number(places: dict[str, str])
 GOLDEN = {
     "nli": "896e2ba4c8cd5f1992253eea26ec7bd65e6e8fccb4c7b8590b6b2cf645fdce91",
     "pawsx": "9200406f72968db9c041a06a37c87e74923be956403587afad586ae12994d9da",
-    "udpos": "92eb7d29b599d18b25f55e4edc1a4a649ced899776623271856fda1d446bebe3",
-    "wikiann": "d66906fec0fcd85a1b88d41aa338878e49934c9a30b5aa590ac8613f87b4ef4b",
+    "udpos": "b1581f6f889d9aed265ca6bddd3f2ced2d11530d8b4423a9a9b978d1b609e913",
+    "wikiann": "584bca5b417513a9a3d01925c22f4486658a5aa0232bab7c60bc0c0285414689",
 }
 
 
