@@ -34,7 +34,7 @@ from adapterxlt.corpora.rows import (
 )
 from adapterxlt.corpora.sentences import QA, ranked
 
-__all__ = ["Corpus", "FolderCorpus", "LabCorpus", "Notes", "select"]
+__all__ = ["Corpus", "FolderCorpus", "LabCorpus", "Notes"]
 
 #: Characters per sub-word, for estimates only.
 CHARACTERS_PER_TOKEN = 3.5
@@ -359,19 +359,6 @@ class FolderCorpus(Corpus):
 
     def __init__(self, folder: Path, notes: Notes | None = None) -> None:
         super().__init__(TASKS, data=folder, base=Path(folder), notes=notes)
-
-
-def select(rows: Sequence[Row], chosen: dict[str, Any]) -> list[Row]:
-    """The rows a stream or an evaluation reads.
-
-    ``shots`` and ``draw``: the first k rows in the draw's own order, so that fewer shots of a draw
-    are part of more; ``limit``: the first rows; neither: all.
-    """
-    shots = chosen.get("shots")
-    if shots is not None:
-        order = shuffled(len(rows), chosen["draw"], "shots", chosen["task"], chosen["language"])
-        return [rows[i] for i in order[:shots]]
-    return list(rows[: chosen.get("limit")])
 
 
 def _place(place: Place, language: str) -> str:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from adapterxlt.core.errors import DataError, UsageError
 from adapterxlt.corpora import formats
-from adapterxlt.corpora.sources import FolderCorpus, LabCorpus, select
+from adapterxlt.corpora.reading import selection
+from adapterxlt.corpora.sources import FolderCorpus, LabCorpus
 from adapterxlt.store.store import Store
 
 Write = Callable[..., Path]
@@ -320,6 +321,10 @@ def test_a_bad_row_of_text_is_named(folder: Path, write: Write, row: dict[str, A
 
 def chosen(**more: Any) -> dict[str, Any]:
     return {"task": "udpos", "language": "fi", **more}
+
+
+def select(rows: list[Any], chosen: dict[str, Any]) -> list[Any]:
+    return [rows[i] for i in selection(len(rows), chosen)]
 
 
 @given(st.integers(1, 60), st.integers(0, 99), st.data())
