@@ -20,6 +20,7 @@ from adapterxlt import lab
 from adapterxlt.compute.data import Order
 from adapterxlt.core.canon import derive
 from adapterxlt.core.tasks import TASKS
+from adapterxlt.corpora.reading import selection
 from adapterxlt.run.study import Study
 
 STEPS, BATCH, RATE, SEED = 12, 8, 5e-3, 3
@@ -117,12 +118,7 @@ def test_joint_training_equals_a_plain_loop(task: str, tiny_backbone: Path, tmp_
     data = {}
     for stream in trained.stage["params"]["streams"]:
         rows = list(lab.rows(task, stream["language"], "train"))
-        if "shots" in stream:
-            from adapterxlt.corpora.sources import select
-
-            rows = select(rows, stream)
-        else:
-            rows = rows[: stream["limit"]]
+        rows = [rows[i] for i in selection(len(rows), stream)]
         lengths = (
             [len(tokenizer(*inputs(task, r))["input_ids"]) for r in rows]
             if (task == "lab-nli")
