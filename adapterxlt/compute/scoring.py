@@ -7,8 +7,8 @@ each row. The formulas are `compute.metrics`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -47,11 +47,25 @@ class Test:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is searched: rows of a language, encoded, and what they wear."""
+    """What is searched: rows of a language, encoded, and what they wear.
+
+    Cells that search the same candidates with the same adapters embed them once: ``name`` says
+    which vectors they are in ``memory``.
+    """
 
     rows: Sequence[Row]
     encoded: Encoded
     stack: Wearing
+    name: str = ""
+    memory: MutableMapping[str, Any] = field(default_factory=dict)
+
+    def vectors(self, model: Composed, layer: int | None = None) -> np.ndarray[Any, Any]:
+        """A unit vector for each row, as of `embed`."""
+        if self.name not in self.memory:
+            worn = replace(model, stack=self.stack)
+            self.memory[self.name] = embed(worn, self.encoded, layer)
+        found: np.ndarray[Any, Any] = self.memory[self.name]
+        return found
 
 
 @dataclass(frozen=True)
@@ -153,7 +167,7 @@ def _translations(
     layer = test.task.options["layer"] or min(layers // 2 + 2, layers)
     candidates = embed(model, test.encoded, layer)
     (there,) = pool
-    queries = embed(replace(model, stack=there.stack), there.encoded, layer)
+    queries = there.vectors(model, layer)
     similarity = queries @ candidates.T
     if test.task.options["csls"]:
         similarity = metrics.csls(similarity)
@@ -168,7 +182,7 @@ def _ranking(
 ) -> Scored:
     """Candidates of all languages in one pool, ranked by cosine."""
     queries = embed(model, test.encoded)
-    parts = [embed(replace(model, stack=c.stack), c.encoded) for c in pool]
+    parts = [candidates.vectors(model) for candidates in pool]
     ids = [row["id"] for candidates in pool for row in candidates.rows]
     if len(set(ids)) != len(ids):
         raise StageError("two candidates of the pool have one id")

@@ -7,7 +7,7 @@ the way that they are the ones the plan meant. Used by `run.worker` alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: What the task adapter and its head go by on the backbone.
 TASK, HEAD = "xlt_task", "xlt_head"
 
+#: Bytes of vectors of pools that are kept between stages, besides those of the last pool.
+MOST_VECTORS = 2 << 30
 
 #: An adapter's name in a stack, or the names of several that are fused.
 Layer = str | tuple[str, ...]
@@ -69,6 +71,7 @@ class Desk:
         self.corpus = places.reading.open(self.store, places.store)
         self._loaded: tuple[str, Backbone] | None = None
         self._encoded: dict[str, Encoded] = {}
+        self._vectors: dict[str, Any] = {}
 
     def record(self, key: str) -> Record:
         record = self.store.read(key)
@@ -162,6 +165,22 @@ class Desk:
         elif task.kind == "ranking" and data["split"] == "candidates":
             side = "text"
         return encode(backbone.tokenizer, task, rows, max_length, side=side)
+
+    def vectors_of(self, stage: Stage) -> list[tuple[str, MutableMapping[str, Any]]]:
+        """For each part of a stage's pool, what its vectors go by, and where they are kept.
+
+        Too many, and those of other pools go: what is searched next is most often the same again.
+        """
+        params, inputs = stage.params, stage.inputs
+        said = ("backbone", "max_length", "precision", "snapshot", "drop", "options")
+        what = {name: params.get(name) for name in said}
+        made = [inputs.get("backbone"), inputs.get("trained")]
+        parts = params.get("pool") or ()
+        worn = [inputs.get(f"language:{part.get('wear')}") for part in parts]
+        names = [digest("vectors", [what, made, *pair]) for pair in zip(worn, parts, strict=True)]
+        if sum(vectors.nbytes for vectors in self._vectors.values()) > MOST_VECTORS:
+            self._vectors = {n: v for n, v in self._vectors.items() if n in names}
+        return [(name, self._vectors) for name in names]
 
     def rows(self, data: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The rows that a stream or an evaluation reads."""

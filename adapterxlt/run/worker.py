@@ -275,9 +275,12 @@ def _evaluate(
     test = Test(desk.corpus.task(data["task"]), data["language"], rows, encoded, labels)
     pool = [
         Candidates(
-            desk.rows(part), desk.encoded(model.backbone, stage, part), stacks[part.get("wear")]
+            desk.rows(part),
+            desk.encoded(model.backbone, stage, part),
+            stacks[part.get("wear")],
+            *remembered,
         )
-        for part in params.get("pool") or ()
+        for part, remembered in zip(params.get("pool") or (), desk.vectors_of(stage), strict=True)
     ]
     scored = evaluate(model, test, params["metrics"], pool)
     lines = (

@@ -489,3 +489,15 @@ def test_a_pass_has_no_more_sub_words_than_its_budget(backbone: Backbone, tokens
     assert sum(count for count, _ in seen) == 25
     assert all(count == 1 or count * length <= tokens for count, length in seen)
     assert tokens != 4096 or len(seen) == 1
+
+
+def test_candidates_are_embedded_once_for_a_name(backbone: Backbone) -> None:
+    task = TASKS["lab-ranking"]
+    rows = list(lab.rows("lab-ranking", "lab-root", "candidates"))[:6]
+    data = encode(backbone.tokenizer, task, rows, 64, side="text")
+    model, memory = composed(backbone, task), {}
+    first = Candidates(rows, data, model.stack, "one", memory)
+    seen = first.vectors(model)
+    assert Candidates(rows, data.choose([0]), model.stack, "one", memory).vectors(model) is seen
+    other = Candidates(rows, data.choose([0]), model.stack, "two", memory).vectors(model)
+    assert len(other) == 1 and set(memory) == {"one", "two"}
