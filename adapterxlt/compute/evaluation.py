@@ -113,20 +113,25 @@ def predict_answers(
     return [context[begin:end].strip() for context, (_, begin, end) in pairs]
 
 
-def embed(model: Composed, data: Encoded, layer: int | None = None) -> np.ndarray[Any, Any]:
+def embed(
+    model: Composed, data: Encoded, layer: int | None = None, pooling: str = "mean"
+) -> np.ndarray[Any, Any]:
     """A unit vector for each row of one window: (rows, columns of the head), fp32.
 
     Args:
-        layer: without a head, the mean of this layer's states over all sub-words, special tokens
-            among them; (rows, hidden).
+        layer: without a head, whose states are read; (rows, hidden).
+        pooling: of these the `mean` over all sub-words, special tokens among them, or the first
+            one's (`cls`).
     """
 
-    def mean(batch: Batch) -> torch.Tensor:
+    def pooled(batch: Batch) -> torch.Tensor:
         states = model.backbone.hidden(batch.ids, batch.mask, layer)
+        if pooling == "cls":
+            return states[:, 0]
         weights = batch.mask[..., None]
         return (states * weights).sum(1) / weights.sum(1)
 
-    look = model.outputs if model.head is not None else mean
+    look = model.outputs if model.head is not None else pooled
     found: dict[int, torch.Tensor] = {i: part[0] for i, _, _, part in model.each(data, look)}
     vectors = torch.stack([found[i] for i in range(len(found))])
     return np.ascontiguousarray(torch.nn.functional.normalize(vectors, dim=-1).numpy())

@@ -59,11 +59,11 @@ class Candidates:
     name: str = ""
     memory: MutableMapping[str, Any] = field(default_factory=dict)
 
-    def vectors(self, model: Composed, layer: int | None = None) -> np.ndarray[Any, Any]:
+    def vectors(self, model: Composed, **how: Any) -> np.ndarray[Any, Any]:
         """A unit vector for each row, as of `embed`."""
         if self.name not in self.memory:
             worn = replace(model, stack=self.stack)
-            self.memory[self.name] = embed(worn, self.encoded, layer)
+            self.memory[self.name] = embed(worn, self.encoded, **how)
         found: np.ndarray[Any, Any] = self.memory[self.name]
         return found
 
@@ -163,13 +163,16 @@ def _translations(
     The direction is that of XTREME: the source looks for the target language's. By chance, one in
     so many.
     """
-    layers = model.backbone.layers
-    layer = test.task.options["layer"] or min(layers // 2 + 2, layers)
-    candidates = embed(model, test.encoded, layer)
+    layers, options = model.backbone.layers, test.task.options
+    how: dict[str, Any] = {
+        "layer": options["layer"] or min(layers // 2 + 2, layers),
+        "pooling": options["pooling"] or "mean",
+    }
+    candidates = embed(model, test.encoded, **how)
     (there,) = pool
-    queries = there.vectors(model, layer)
+    queries = there.vectors(model, **how)
     similarity = queries @ candidates.T
-    if test.task.options["csls"]:
+    if options["csls"]:
         similarity = metrics.csls(similarity)
     found = metrics.retrieval_accuracy(similarity)
     scores = {"accuracy": {"score": found, "baseline": 1 / len(candidates)}}

@@ -46,6 +46,12 @@ Targets = Annotated[
 ]
 
 
+def _or_names(schema: dict[str, Any]) -> None:
+    """For editors: a mapping whose keys may be given alone, as a list."""
+    mapping = {word: schema.pop(word) for word in ("type", "additionalProperties")}
+    schema["anyOf"] = [mapping, {"type": "array", "items": {"type": "string"}}]
+
+
 class LanguageAdapters(Closed):
     """How one language adapter per language is trained, by masked language modelling."""
 
@@ -100,7 +106,9 @@ class Recipe(Closed):
     """Languages; or those of each task, e.g. {xnli: [sw, ur], xcopa: [qu]}; or `all`, the languages
     of each task's benchmark."""
     tasks: tuple[str, ...] = Field(min_length=1)
-    intermediate: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    intermediate: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, json_schema_extra=_or_names
+    )
     """What regimes call `intermediate`: tasks and whose data for them, e.g. nli: [en, de]; or a
     list of tasks, for the source and all targets."""
     regimes: tuple[RegimeEntry, ...] = Field(min_length=1)
@@ -188,9 +196,12 @@ class Recipe(Closed):
         return tuple(code for code in spoken if code != self.source)
 
     def scores_source(self, task: str) -> bool:
-        """Whether the source is scored on a task: not where its benchmark is without it."""
-        spoken = self.task(task).languages
-        return spoken is None or self.source in spoken
+        """Whether the source is scored on a task: not where its benchmark is without it, nor where
+        its own sentences are what translations are found by."""
+        own = self.task(task)
+        if own.kind == "retrieval":
+            return False
+        return own.languages is None or self.source in own.languages
 
     @property
     def is_lab(self) -> bool:

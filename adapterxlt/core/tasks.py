@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from adapterxlt.core.errors import did_you_mean
 from adapterxlt.core.specs import Closed, Positive
@@ -76,7 +76,7 @@ KINDS: dict[str, Kind] = {
         ("accuracy",),
         labelled=False,
         trains=False,
-        options={"layer": None, "csls": False},
+        options={"layer": None, "pooling": None, "csls": False},
     ),
     "ranking": Kind(
         ("query",), "answer", ("map@20",), labelled=False, options={"temperature": 0.05}
@@ -88,8 +88,16 @@ KINDS: dict[str, Kind] = {
 TRAINING_OPTIONS = frozenset({"choices", "questions", "stride", "temperature"})
 
 
+def _place_schema(schema: dict[str, Any]) -> None:
+    """For editors: languages may be a list too."""
+    codes = {"type": "array", "items": {"type": "string"}}
+    schema["properties"]["languages"]["anyOf"].insert(0, codes)
+
+
 class Place(Closed):
     """Where some languages and splits of a task are, and how they are read."""
+
+    model_config = ConfigDict(json_schema_extra=_place_schema)
 
     folder: str | None = None
     """Of the data folder: `<folder>/<language>/<split>.jsonl`, or `.jsonl.gz`."""
@@ -163,8 +171,19 @@ class Place(Closed):
 PLACE_FIELDS = frozenset(Place.model_fields) - {"languages", "licence"}
 
 
+def _task_schema(schema: dict[str, Any]) -> None:
+    """For editors, what may stand in the task itself; a shipped task's name says its kind."""
+    place = Place.model_json_schema()["properties"]
+    own = schema["properties"]
+    own |= {name: place[name] for name in sorted(PLACE_FIELDS)}
+    own["languages"]["anyOf"] = place["languages"]["anyOf"]
+    schema.pop("required", None)
+
+
 class Task(Closed):
     """One task. ``inputs`` and ``label`` name the columns of a row."""
+
+    model_config = ConfigDict(json_schema_extra=_task_schema)
 
     name: str = Field(default="", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$|^$")
     summary: str = ""
@@ -199,7 +218,9 @@ class Task(Closed):
     longest_answer: Positive | None = None
     """QA: longest answer in sub-words."""
     layer: Positive | None = None
-    """Retrieval: whose states are averaged; by default the second above the middle (8 of 12)."""
+    """Retrieval: whose states are read; by default the second above the middle (8 of 12)."""
+    pooling: Literal["mean", "cls"] | None = None
+    """Retrieval: a sentence is the mean of its sub-words (the default), or its first one."""
     csls: bool | None = None
     """Retrieval: cross-domain similarity local scaling in the place of the cosine."""
     temperature: Annotated[float, Field(gt=0)] | None = None
@@ -208,11 +229,14 @@ class Task(Closed):
     @model_validator(mode="before")
     @classmethod
     def _one_place(cls, value: Any) -> Any:
-        """A task with one place may have its fields beside its own."""
+        """A task with one place may have its fields beside its own; languages by name are its."""
         if not isinstance(value, dict) or not PLACE_FIELDS & value.keys():
             return value
-        place = {k: v for k, v in value.items() if k in PLACE_FIELDS}
-        own = {k: v for k, v in value.items() if k not in PLACE_FIELDS}
+        of_place = PLACE_FIELDS
+        if isinstance(value.get("languages"), dict):
+            of_place |= {"languages"}
+        place = {k: v for k, v in value.items() if k in of_place}
+        own = {k: v for k, v in value.items() if k not in of_place}
         return {**own, "places": [place, *value.get("places", ())]}
 
     @field_validator(

@@ -196,6 +196,11 @@ def spec_faults(loaded: LoadedRecipe, backbone: BackboneInfo) -> Iterator[Fault]
             if isinstance(drop, int) and drop >= layers:
                 what = f"regime {regime.name!r} drops {drop} of the backbone's {layers} layers"
                 yield Fault(what, loaded.where("regimes", i), f"take {layers - 1} or fewer")
+    for task in recipe.tasks:
+        layer = recipe.task(task).layer
+        if layer is not None and layer > layers:
+            what = f"{task} reads layer {layer} of the backbone's {layers}"
+            yield Fault(what, loaded.where("datasets", task), f"take {layers} or fewer")
     for path, spec in specs.items():
         for name, what, hint in spec.faults(backbone.shape):
             yield Fault(what, loaded.where(*path, name), hint)

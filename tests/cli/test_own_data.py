@@ -61,7 +61,6 @@ datasets:
     kind: retrieval
     csls: true
     files: {source: "twins/{language}.txt", target: "twins/{language}-en.txt"}
-    languages: [fi]
   finding:
     kind: ranking
     files: "finding/{language}/{split}.jsonl"
@@ -462,6 +461,11 @@ WRONG: dict[str, tuple[Callable[[], object], str, list[str]]] = {
         change(OWN, "label: upos", "label: upos\n    csls: true"),
         "words",
         ["own.yaml:16: datasets.words: csls says nothing of tagging"],
+    ),
+    "layer above the last": (
+        change(OWN, "csls: true", "csls: true\n    layer: 3"),
+        "twins",
+        ["twins reads layer 3 of the backbone's 2; take 2 or fewer"],
     ),
     "hub without revision": (
         change(OWN, FILES, HUB),

@@ -241,6 +241,13 @@ def test_a_vector_is_the_mean_of_all_states_of_a_layer(
     assert np.abs(found - other).max() > 1e-3
 
 
+def test_a_vector_may_be_that_of_the_first_sub_word(backbone: Backbone) -> None:
+    _, data = bitext(backbone, 20, "source")
+    found = embed(Composed(backbone, ("a",), tokens=300), data, 1, "cls")
+    first = unit([states(backbone, row[0], layer=1)[0] for row in data.rows])
+    np.testing.assert_allclose(found, first, atol=2e-6)
+
+
 def test_with_a_head_a_vector_is_its_projection_of_the_first_state(backbone: Backbone) -> None:
     task = TASKS["lab-ranking"]
     rows = lab_rows("lab-ranking", "lab-root", "test", 20)
@@ -304,6 +311,9 @@ def test_the_layer_of_retrieval_is_the_second_above_the_middle(backbone: Backbon
         task = TASKS["lab-bitext"].model_copy(update={"layer": layer})
         found[layer] = evaluate(model, Asked(task, "x", rows, here), ["accuracy"], pool).predictions
     assert found[None] == found[2] != found[1]
+    task = TASKS["lab-bitext"].model_copy(update={"pooling": "cls"})
+    first = evaluate(model, Asked(task, "x", rows, here), ["accuracy"], pool).predictions
+    assert first != found[None]
 
 
 # --- ranking -------------------------------------------------------------------------------------

@@ -586,11 +586,35 @@ def test_what_loads_fits_the_schema(value: dict[str, Any]) -> None:
     assert _schema_faults(resolved, schema, schema) == []
 
 
+def _written() -> dict[str, str]:
+    """The recipes that are shipped and those in the README, by name."""
+    root = Path(__file__).resolve().parents[2]
+    found = {str(path): path.read_text(encoding="utf-8") for path in root.glob("recipes/**/*.yaml")}
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(name: my-.*?)```", readme, re.DOTALL)
+    return found | {f"README {i}": text for i, text in enumerate(blocks)}
+
+
+def test_what_is_shipped_and_shown_fits_the_schema() -> None:
+    """As it is written, with the short forms: an editor must not underline it."""
+    from adapterxlt.core.yamlio import parse
+
+    schema, written = json_schema(), _written()
+    assert len(written) > 25
+    found = {n: _schema_faults(parse(t, n).value, schema, schema) for n, t in written.items()}
+    assert not {name: faults for name, faults in found.items() if faults}
+
+
 @pytest.mark.parametrize(
     "override",
     [
         *("seeds=1", "shots=[0]", "source=5", "precision=fp16", "max_length=3", "targets=[]"),
-        *("budget={lr: 0}", "budget={stesp: 1}", "nothing=1", "regimes=[{name: a}]"),
+        *("budget={lr: 0}", "budget={stesp: 1}", "datasets={a: {kind: tagging, fiels: a}}"),
+        *(
+            "datasets={a: {kind: tagging, places: [{fiels: a}]}}",
+            "nothing=1",
+            "regimes=[{name: a}]",
+        ),
         "regimes=[{name: a, phases: [{name: a, languages: [source], waer: own}]}]",
     ],
 )

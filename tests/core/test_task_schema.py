@@ -101,6 +101,14 @@ def test_a_single_place_may_stand_in_the_task() -> None:
     assert short.places[0].reading() == {}
 
 
+def test_languages_by_name_are_of_the_only_place() -> None:
+    given = {"kind": "tagging", "files": "{language}.conllu", "languages": {"sw": "swahili"}}
+    task = Task.model_validate(given)
+    assert task.places[0].languages == {"sw": "swahili"} and task.languages is None
+    task = Task.model_validate({**given, "languages": ["sw"]})
+    assert task.languages == ("sw",) and task.places[0].languages is None
+
+
 def test_an_entry_goes_over_the_shipped_task_of_its_name() -> None:
     recipe = parse_recipe(BASE, "t.yaml", ["datasets={xquad: {normalization: mlqa}}"]).recipe
     task = recipe.task("xquad")
