@@ -1,7 +1,7 @@
 """Splits of hub data sets as they lie in the store once they were fetched; no network here.
 
-`run.hub` puts them there; readers find them by what they are, so a study finds the same bytes
-whether or not a hub can be reached.
+`run.hub.datasets` puts them there; readers find them by what they are, so a study finds the same
+bytes whether or not a hub can be reached.
 """
 
 from __future__ import annotations

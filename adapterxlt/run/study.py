@@ -86,7 +86,7 @@ class Study:
         Raises:
             RecipeError: every fault of the recipe or of the data it needs.
             UsageError: a folder that is missing or not what it should be.
-            AdapterXLTError: with ``fetch``, as `run.hub.fetch`.
+            AdapterXLTError: with ``fetch``, as `run.hub.datasets.fetch`.
         """
         loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
         data = _data(data, loaded)
@@ -183,7 +183,7 @@ class Study:
         """Fetch what is on hubs and not here; all that was fetched for the study, also before.
 
         Raises:
-            AdapterXLTError: as `run.hub.fetch`.
+            AdapterXLTError: as `run.hub.datasets.fetch`.
         """
         self.fetched += _fetch(self.hub_splits(), self.store.root, num_proc, listener)
         return self.fetched
@@ -239,9 +239,9 @@ def _fetch(
     """Fetch those that are not here; the hub's clients are imported only if there are any."""
     missing = _missing(splits, root)
     if missing:
-        from adapterxlt.run import hub
+        from adapterxlt.run.hub import datasets
 
-        hub.fetch(missing, root, num_proc=num_proc, listener=listener)
+        datasets.fetch(missing, root, num_proc=num_proc, listener=listener)
     return missing
 
 

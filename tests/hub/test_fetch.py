@@ -45,7 +45,7 @@ sys.addaudithook(watch)
 from pathlib import Path
 from adapterxlt.core.errors import AdapterXLTError
 from adapterxlt.corpora.hub import HubSplit
-from adapterxlt.run import hub
+from adapterxlt.run.hub.datasets import fetch
 CLIENTS = ("datasets", "huggingface_hub", "torch", "transformers")
 loaded = {"before": [name for name in CLIENTS if name in sys.modules]}
 answers = []
@@ -54,7 +54,7 @@ for job in json.loads(sys.argv[1]):
     answer = {"lines": lines, "rows": [], "new": [], "error": None}
     try:
         splits = [HubSplit(*split) for split in job["splits"]]
-        made = hub.fetch(splits, Path(job["root"]), num_proc=job["num_proc"], listener=lines.append)
+        made = fetch(splits, Path(job["root"]), num_proc=job["num_proc"], listener=lines.append)
         answer |= {"rows": [one.rows for one in made], "new": [one.new for one in made]}
     except AdapterXLTError as error:
         answer["error"] = {

@@ -1,9 +1,5 @@
-"""Fetching data sets from a hub: the only code of the package that uses the network.
-
-`fetch` puts each split on the shelf where `corpora.hub` looks for it, whole or not at all. It uses
-the hub's own clients, so endpoint, token, cache and offline mode are theirs (``HF_ENDPOINT``,
-``HF_TOKEN``, ``HF_HOME``, ``HF_HUB_OFFLINE``); they are imported when something is missing, not
-before. Called by the command line's `fetch`; nothing that trains or plans comes here.
+"""Fetching data sets from a hub: each split is put where `corpora.hub` looks for it, whole or not
+at all. The command line's `fetch` and `run` call it; nothing that trains or plans comes here.
 
 `datasets` falls back on whatever revision it has in its cache when a hub does not answer. So that a
 commit is the commit that was asked for, it is not asked for a data set by name: it reads the
@@ -21,37 +17,39 @@ import os
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from adapterxlt.core.errors import AdapterXLTError, DataError, UsageError, did_you_mean
+from adapterxlt.core.errors import DataError, UsageError, did_you_mean
 from adapterxlt.corpora.hub import HubSplit, Shelf
+from adapterxlt.run.hub.clients import (
+    BUSY,
+    Clients,
+    HubError,
+    Tell,
+    as_ours,
+    clients,
+    first_line,
+    missing_package,
+    offline,
+    patient,
+)
 from adapterxlt.store.files import read_json, write_bytes, write_json
-
-Tell = Callable[[str], None]
-T = TypeVar("T")
 
 #: Number of what is noted about a split; notes with another one are not read.
 FORMAT = 1
-#: Seconds before another try, where the hub does not say how many.
-PAUSES = (1.0, 2.0, 4.0)
-#: A hub that asks for more patience than this is not waited for.
-LONGEST_PAUSE = 60.0
 #: Rows that are written at once.
 ROWS = 20_000
-#: Answers that pass. In a download the clients themselves try again, save after the first.
-BUSY = frozenset({429, 500, 502, 503, 504})
 
 #: A commit of a hub's own conversion to parquet: a folder for each configuration and split.
 _CONVERTED = re.compile(r"(?P<config>[^/]+)/(?P<split>[^/]+)/\d{4,}\.parquet")
@@ -59,16 +57,6 @@ _CONVERTED = re.compile(r"(?P<config>[^/]+)/(?P<split>[^/]+)/\d{4,}\.parquet")
 _METADATA = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 #: Fields of a builder's configuration that say which data, not how they are read.
 _WHICH = frozenset({"name", "version", "data_dir", "data_files", "description", "features"})
-
-
-class OfflineError(AdapterXLTError):
-    """Something has to be fetched, and the clients were told to stay offline."""
-
-    exit_code = 4
-
-
-class HubError(AdapterXLTError):
-    """The hub cannot be reached, or does not answer as a hub does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +80,6 @@ class _Recipe:
     module: str
     options: dict[str, Any]
     features: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Clients:
-    datasets: Any
-    hub: Any
-    errors: Any
-    offline: bool
 
 
 def fetch(
@@ -132,7 +112,7 @@ def fetch(
     missing = {split for split in wanted if not shelf.has(split)}
     if missing:
         with ExitStack() as stack:
-            clients = stack.enter_context(_clients())
+            clients = stack.enter_context(_quiet_clients())
             commits: dict[tuple[str, str], _Commit] = {}
             for split in (split for split in wanted if split in missing):
                 commit = commits.setdefault(
@@ -151,7 +131,7 @@ def _fetched(shelf: Shelf, split: HubSplit, new: bool) -> Fetched:
         rows = pq.read_metadata(path).num_rows
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"what was fetched of {split.label} cannot be read: {_first_line(error)}",
+            f"what was fetched of {split.label} cannot be read: {first_line(error)}",
             where=str(path),
             hint="delete the file and fetch again",
         ) from error
@@ -182,13 +162,13 @@ def _fetch_one(split: HubSplit, shelf: Shelf, commit: _Commit, workers: int) -> 
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         commit.tell(f"{split.label}: reading")
-        with _as_ours(split, commit.clients, "cannot be read"):
+        with as_ours(split, commit.clients, "cannot be read"):
             table = _read(commit.clients, recipe, paths, scratch, workers)
         rows = _write(table, scratch / "rows.parquet")
         write_bytes(shelf.path(split), (scratch / "rows.parquet").read_bytes())
         commit.tell(f"{split.label}: {rows} rows")
     except (pa.ArrowInvalid, pa.ArrowIndexError, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{split.label} cannot be read: {_first_line(error)}") from error
+        raise DataError(f"{split.label} cannot be read: {first_line(error)}") from error
     except OSError as error:
         raise UsageError(
             f"{split.label} cannot be written to {shelf.root}: {error.strerror or error}"
@@ -205,20 +185,20 @@ def _folder(path: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class _Clients(Clients):
+    datasets: Any
+
+
 @contextmanager
-def _clients() -> Iterator[_Clients]:
+def _quiet_clients() -> Iterator[_Clients]:
     """The hub's clients, with the bars of what is not a download put away."""
+    hub = clients()
     try:
         datasets = importlib.import_module("datasets")
-        hub = importlib.import_module("huggingface_hub")
-        errors = importlib.import_module("huggingface_hub.errors")
-        constants = importlib.import_module("huggingface_hub.constants")
     except ImportError as error:
-        raise UsageError(
-            f"fetching needs a package that is missing: {error.name or error}",
-            hint="pip install datasets",
-        ) from error
-    offline = bool(constants.HF_HUB_OFFLINE or datasets.config.HF_HUB_OFFLINE)
+        raise missing_package(error) from error
+    away = hub.offline or bool(datasets.config.HF_HUB_OFFLINE)
     bars, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     datasets.disable_progress_bars()
@@ -226,7 +206,7 @@ def _clients() -> Iterator[_Clients]:
     # Whatever is loaded, local files too, is told to a server that is not the hub, and waited for.
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
-        yield _Clients(datasets, hub, errors, offline)
+        yield _Clients(hub.hub, hub.errors, away, datasets)
     finally:
         datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
         datasets.logging.set_verbosity(level)
@@ -248,7 +228,7 @@ class _Commit:
 
     def recipe(self, split: HubSplit) -> _Recipe:
         """What a split is; noted in the clients' cache, so that it is asked for once."""
-        with _as_ours(split, self.clients, "needs the clients' cache"):
+        with as_ours(split, self.clients, "needs the clients' cache"):
             folder = self.clients.hub.cached_assets_path("adapterxlt", namespace="hub")
         note = Path(folder) / f"{split.digest}.json"
         known = read_json(note)
@@ -257,8 +237,8 @@ class _Commit:
                 tuple(known["files"]), known["module"], known["options"], known["features"]
             )
         if self.clients.offline:
-            raise _offline(split)
-        with _as_ours(split, self.clients, "cannot be told from its files"):
+            raise offline(split)
+        with as_ours(split, self.clients, "cannot be told from its files"):
             recipe = self._find(split)
             write_json(note, {"format": FORMAT, **dataclasses.asdict(recipe)}, durable=False)
         return recipe
@@ -268,12 +248,12 @@ class _Commit:
         have = {file: self._cached(file) for file in files}
         lacking = [file for file, path in have.items() if path is None]
         if lacking and self.clients.offline:
-            raise _offline(split)
+            raise offline(split)
         if lacking:
             number = "1 file" if len(lacking) == 1 else f"{len(lacking)} files"
             self.tell(f"{split.label}: downloading {number}")
         threads = ThreadPoolExecutor(max(1, min(workers, len(lacking))))
-        with _as_ours(split, self.clients, "cannot be downloaded"), threads as pool:
+        with as_ours(split, self.clients, "cannot be downloaded"), threads as pool:
             list(pool.map(self._download, lacking))
         return [self._cached(file) or self._download(file) for file in files]
 
@@ -290,7 +270,7 @@ class _Commit:
             )
             return found
 
-        path = Path(_patient(once, frozenset({429}), self.tell))
+        path = Path(patient(once, frozenset({429}), self.tell))
         # The clients file what they get under the commit that the hub says it is of.
         if self._cached(file) is None:
             raise HubError(
@@ -308,7 +288,7 @@ class _Commit:
             )
             return found
 
-        files = _patient(once, BUSY, self.tell)
+        files = patient(once, BUSY, self.tell)
         for file in files:
             if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
                 raise DataError(f"{self.name} has a file outside of itself: {file!r}")
@@ -368,7 +348,7 @@ class _Commit:
                 return names, names[0]
             return names, datasets.get_dataset_default_config_name(folder)
         except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
-            text = _first_line(error).replace(folder, self.name)
+            text = first_line(error).replace(folder, self.name)
             raise DataError(
                 f"there are no data that could be read in {self.name} @{self.revision[:7]}: {text}",
                 hint="the commit of its branch refs/convert/parquet may have them",
@@ -490,140 +470,6 @@ def _named(array: Any, feature: Any) -> Any:
 
 def _one(array: Any) -> Any:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def _patient(call: Callable[[], T], again: frozenset[int], tell: Tell) -> T:
-    """The call's result, after more tries where the hub was busy or a download was cut."""
-    for pause in (*PAUSES, None):
-        try:
-            return call()
-        except Exception as error:
-            wait = 0.0 if _cut(error) else _asked_pause(error, again, pause or 0.0)
-            if pause is None or wait is None or wait > LONGEST_PAUSE:
-                raise
-            tell(f"{_first_line(error)}: trying again" + (f" in {wait:.0f} s" if wait else ""))
-            time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
-
-
-def _asked_pause(error: BaseException, again: frozenset[int], pause: float) -> float | None:
-    """Seconds until another try makes sense; ``None`` when it does not."""
-    answer = _answer(error)
-    if answer is None or answer.status_code not in again:
-        return None
-    asked = str(answer.headers.get("Retry-After", ""))
-    return float(asked) if asked.isdigit() else pause
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came from."""
-    seen: set[int] = set()
-    step: BaseException | None = error
-    while step is not None and id(step) not in seen:
-        seen.add(id(step))
-        yield step
-        step = step.__cause__ or step.__context__
-
-
-def _answer(error: BaseException) -> Any:
-    """The hub's answer that an error is about."""
-    for step in _chain(error):
-        answer = getattr(step, "response", None)
-        if answer is not None:
-            return answer
-    return None
-
-
-def _cut(error: BaseException) -> bool:
-    """Whether a connection broke off in the middle of a file."""
-    return any(
-        type(step).__name__ in ("ChunkedEncodingError", "IncompleteRead", "RemoteProtocolError")
-        or "Consistency check failed" in str(step)
-        for step in _chain(error)
-    )
-
-
-def _of_network(error: BaseException) -> bool:
-    """Whether it is about a connection; without naming the library that the client uses for it."""
-    return any(
-        type(step).__module__.split(".")[0] in ("requests", "urllib3", "httpx", "httpcore")
-        or isinstance(step, ConnectionError | TimeoutError)
-        for step in _chain(error)
-    )
-
-
-@contextmanager
-def _as_ours(split: HubSplit, clients: _Clients, otherwise: str) -> Iterator[None]:
-    """Whatever a client raises, as the one error that says what to do about it."""
-    try:
-        yield
-    except AdapterXLTError:
-        raise
-    except Exception as error:
-        raise _ours(error, split, clients.errors, otherwise) from error
-
-
-def _ours(error: Exception, split: HubSplit, errors: Any, otherwise: str) -> AdapterXLTError:
-    def of(name: str) -> bool:
-        return any(isinstance(step, getattr(errors, name)) for step in _chain(error))
-
-    label, answer = split.label, _answer(error)
-    status = getattr(answer, "status_code", None)
-    token = "set HF_TOKEN to a token that may read it"
-    if of("OfflineModeIsEnabled"):
-        return _offline(split)
-    if of("GatedRepoError"):
-        return DataError(
-            f"{split.hub} is gated: its owners decide who may read it",
-            hint=f"ask for access on its page, then {token}",
-        )
-    if of("RevisionNotFoundError"):
-        return DataError(
-            f"{split.hub} has no commit {split.revision}",
-            hint="the commits are listed on the data set's page",
-        )
-    if of("RepositoryNotFoundError"):
-        return DataError(
-            f"there is no data set {split.hub}, or it is private",
-            hint=f"check the name, or {token}",
-        )
-    if status in (401, 403):
-        return DataError(f"the hub refuses {split.hub} ({status})", hint=token)
-    if status == 404:
-        return DataError(f"{label} has a file that the hub has not got: {answer.url}")
-    if status in BUSY:
-        return HubError(
-            f"the hub is too busy for {label} ({status})",
-            hint="run it again later, it goes on where it stopped"
-            + ("; with HF_TOKEN set the limits are wider" if status == 429 else ""),
-        )
-    if status is not None and status >= 400:
-        return HubError(f"the hub answered {status} for {label}")
-    if _cut(error) or _of_network(error):
-        return HubError(
-            f"the connection to the hub failed for {label}: {_first_line(_root(error))}",
-            hint="run it again, it goes on where it stopped",
-        )
-    return DataError(f"{label} {otherwise}: {_first_line(_root(error))}")
-
-
-def _root(error: BaseException) -> BaseException:
-    """What an error came from; contexts of no interest left out."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__
-
-
-def _offline(split: HubSplit) -> OfflineError:
-    return OfflineError(
-        f"{split.label} has not been fetched, and the hub's clients are to stay offline",
-        hint="fetch it without HF_HUB_OFFLINE, where the hub can be reached",
-    )
 
 
 def _no_config(split: HubSplit, known: Iterable[str]) -> DataError:

@@ -1,0 +1,1 @@
+"""The only network code: fetching data sets and adapters from hubs, and pushing adapters."""
