@@ -16,21 +16,9 @@ from typing import Any
 
 import click
 
-from adapterxlt import __version__
+from adapterxlt import __version__, cli_adapters
 from adapterxlt.core.errors import AdapterXLTError, UsageError
-
-_OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-_RECIPE = click.argument("recipe", metavar="RECIPE")
-
-
-def _study_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--store", help="Folder of finished stages. [default: .adapterxlt]"),
-        click.option("--data", help="Data folder, lab or hub; in place of the recipe's."),
-        click.option("--backbone", help="Backbone folder, or lab; in place of the recipe's."),
-    ):
-        function = option(function)
-    return _RECIPE(_OVERRIDES(function))
+from adapterxlt.options import RECIPE, cell_options, open_cell, open_study, say, study_options
 
 
 class _Verbs(click.Group):
@@ -50,7 +38,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_RECIPE
+@RECIPE
 @click.argument("destination", required=False, type=click.Path(path_type=Path))
 def new(recipe: str, destination: Path | None) -> None:
     """Copy a shipped recipe to start from."""
@@ -69,15 +57,18 @@ def new(recipe: str, destination: Path | None) -> None:
 @cli.command()
 @click.argument(
     "what",
-    type=click.Choice(["recipes", "tasks", "languages", "methods", "regimes", "stages"]),
+    type=click.Choice(
+        ["recipes", "tasks", "languages", "methods", "regimes", "adapters", "stages"]
+    ),
 )
 @click.option("--store", help="Store whose stages are listed.")
+@click.option("--backbone", help="Name of the backbone whose adapters are listed.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-def ls(what: str, store: str | None, as_json: bool) -> None:
+def ls(what: str, store: str | None, backbone: str | None, as_json: bool) -> None:
     """List what there is."""
     from adapterxlt import console, shipped
 
-    console.show_rows(shipped.listing(what, store), as_json=as_json)
+    console.show_rows(shipped.listing(what, store, backbone), as_json=as_json)
 
 
 @cli.command()
@@ -91,11 +82,11 @@ def show(name: str, store: str | None) -> None:
 
 
 @cli.command()
-@_study_options
+@study_options
 @click.option("--resolved", is_flag=True, help="Print the recipe with every default filled in.")
 def validate(resolved: bool, **given: Any) -> None:
     """Check a recipe and the data it needs."""
-    study = _open(**given)
+    study = open_study(**given)
     study.check_fetched()
     if resolved:
         click.echo(study.loaded.resolved_text(), nl=False)
@@ -104,18 +95,18 @@ def validate(resolved: bool, **given: Any) -> None:
 
 
 @cli.command()
-@_study_options
+@study_options
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @click.option("--all", "every", is_flag=True, help="List every stage, however many.")
 def plan(as_json: bool, every: bool, **given: Any) -> None:
     """Show what would run, what is there already, why, and the cost."""
     from adapterxlt import console
 
-    console.show_plan(_open(**given), as_json=as_json, every=every)
+    console.show_plan(open_study(**given), as_json=as_json, every=every)
 
 
 @cli.command()
-@_study_options
+@study_options
 @click.option(
     "--workers", type=click.IntRange(0), help="Processes. [default: one a core, or one GPU]"
 )
@@ -157,8 +148,8 @@ def run(
     from adapterxlt import console
 
     signal.signal(signal.SIGTERM, _terminated)
-    study = _open(**given, num_proc=num_proc)
-    study.fetch(num_proc=num_proc, listener=_say)
+    study = open_study(**given, num_proc=num_proc)
+    study.fetch(num_proc=num_proc, listener=say)
     cores = 1 if device == "cuda" else os.cpu_count() or 1
     count = workers if workers is not None else max(1, cores // threads)
     with console.progress(study, count) as listener:
@@ -174,40 +165,40 @@ def run(
     _deliver(study, out, outcome)
     if outcome.failed:
         console.show_failures(study, outcome)
-        sys.exit(1)
+        sys.exit(outcome.exit_code)
 
 
 @cli.command()
-@_study_options
+@study_options
 @click.option("--num-proc", type=click.IntRange(1), default=1, show_default=True)
 def fetch(num_proc: int, **given: Any) -> None:
     """Fetch what a recipe reads from hubs, so that it runs without a network."""
-    study = _open(**given, num_proc=num_proc)
-    fetched = study.fetch(num_proc=num_proc, listener=_say)
+    study = open_study(**given, num_proc=num_proc)
+    fetched = study.fetch(num_proc=num_proc, listener=say)
     count = f"{len(fetched)} split{'s' * (len(fetched) > 1)} fetched"
     click.echo(count if fetched else "nothing to fetch", err=True)
 
 
 @cli.command()
-@_study_options
+@study_options
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def status(as_json: bool, **given: Any) -> None:
     """Show how far a study is, also while it runs elsewhere."""
     from adapterxlt import console
 
-    console.show_status(_open(**given), as_json=as_json)
+    console.show_status(open_study(**given), as_json=as_json)
 
 
 @cli.command()
-@_study_options
+@study_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of results. [results/NAME]")
 def report(out: Path | None, **given: Any) -> None:
     """Write the report, the rows and the recipe from what the store has."""
-    _deliver(_open(**given), out)
+    _deliver(open_study(**given), out)
 
 
 @cli.command()
-@_study_options
+@study_options
 @click.option(
     "--format",
     "fmt",
@@ -238,7 +229,7 @@ def results(
 
     if spread and interval:
         raise UsageError("--spread or --interval, not both")
-    study = _open(**given)
+    study = open_study(**given)
     wanted = dict(item.partition("=")[::2] for item in where)
     try:
         rows = export.select(collect(study), wanted)
@@ -261,18 +252,9 @@ def results(
 
 
 @cli.command()
-@_RECIPE
+@RECIPE
 @click.argument("text", nargs=-1)
-@click.option("--language", required=True, help="Language of the text: a target or the source.")
-@click.option("--task", help="[default: the recipe's first]")
-@click.option("--regime", help="[default: the recipe's last]")
-@click.option("--shots", type=int, help="[default: the most]")
-@click.option("--draw", type=int, help="[default: the first]")
-@click.option("--seed", type=int, help="[default: the first]")
-@click.option("--store", help="Folder of finished stages. [default: .adapterxlt]")
-@click.option("--data", help="As given to `run`.")
-@click.option("--backbone", help="As given to `run`.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As given to `run`.")
+@cell_options
 @click.option("--json", "as_json", is_flag=True, help="JSON lines.")
 def predict(text: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Label TEXT, or lines of stdin, through a finished cell.
@@ -280,17 +262,17 @@ def predict(text: tuple[str, ...], as_json: bool, **given: Any) -> None:
     Words of a tagging task are separated by spaces, the columns of other tasks (two texts, context
     and question, premise and alternatives) by tabs.
     """
-    from adapterxlt.run.prediction import choose, predict_lines
+    from adapterxlt.run.prediction import predict_lines
 
-    cell = {
-        name: given.pop(name) for name in ("language", "task", "regime", "shots", "draw", "seed")
-    }
-    study = _open(**given)
-    chosen, key = choose(study, cell.pop("language"), **cell)
-    click.echo(f"with {chosen.label()}", err=True)
+    study, cell = open_cell(**given)
+    key = study.plan.cells[cell]
     lines = list(text) or [line.rstrip("\n") for line in sys.stdin]
     for line in predict_lines(study, key, lines, as_json=as_json):
         click.echo(line)
+
+
+for verb in cli_adapters.VERBS:
+    cli.add_command(verb)
 
 
 @cli.command()
@@ -336,30 +318,6 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=1, sort_keys=True))
 
 
-def _open(
-    recipe: str,
-    store: str | None,
-    data: str | None,
-    backbone: str | None,
-    overrides: tuple[str, ...],
-    num_proc: int | None = None,
-) -> Any:
-    """A study; with ``num_proc``, what tells labels is fetched first where it has to be."""
-    from adapterxlt.run.study import Study
-    from adapterxlt.shipped import find
-
-    return Study.open(
-        find(recipe),
-        store=store,
-        data=data,
-        backbone=backbone,
-        overrides=overrides,
-        fetch=num_proc is not None,
-        num_proc=num_proc or 1,
-        listener=_say,
-    )
-
-
 def _deliver(study: Any, out: Path | None, outcome: Any = None) -> None:
     """Print the tables and write the folder of results."""
     from adapterxlt import console
@@ -371,10 +329,6 @@ def _deliver(study: Any, out: Path | None, outcome: Any = None) -> None:
     console.show_tables(rows, missing=missing(study, outcome), regimes=regimes)
     written = folder.write(study, rows, out or Path("results") / study.recipe.name, outcome)
     click.echo(f"report: {written / 'report.html'}", err=True)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _terminated(number: int, frame: Any) -> None:

@@ -97,7 +97,8 @@ def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
         if state != "cached" and key not in needed:
             state, reason = "not needed", "what needs it is in the store"
         elif state == "ready":
-            state = "to score" if plan.stages[key].kind == "evaluate" else "to train"
+            verbs = {"evaluate": "to score", "adopt": "to adopt"}
+            state = verbs.get(plan.stages[key].kind, "to train")
         elif state == "waiting":
             state = "blocked"
         rows.append(

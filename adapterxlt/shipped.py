@@ -42,8 +42,10 @@ def find(name: str) -> Path:
     )
 
 
-def listing(what: str, store: str | None = None) -> Listing:
+def listing(what: str, store: str | None = None, backbone: str | None = None) -> Listing:
     """Rows of `adapterxlt ls WHAT`."""
+    if what == "adapters":
+        return _adapters(backbone, store)
     return _LISTINGS[what]() if what != "stages" else _stages(store)
 
 
@@ -87,6 +89,41 @@ def _record(prefix: str, store: str | None) -> str | None:
         raise UsageError(f"{len(keys)} stages begin with {prefix!r}", hint="give more digits")
     record = opened.read(keys[0]) if keys else None
     return json.dumps(record.body(), indent=1, ensure_ascii=False) + "\n" if record else None
+
+
+def _adapters(backbone: str | None, store: str | None) -> Listing:
+    """Language adapters that are known for a backbone by name: fetched, or in the store."""
+    from adapterxlt.core.bases import BASES
+    from adapterxlt.core.known import known_adapters
+    from adapterxlt.run.hub import adapters
+    from adapterxlt.run.study import store_root
+    from adapterxlt.store.store import Store
+
+    opened = Store(store_root(store)) if store_root(store).is_dir() else None
+    stored: dict[str, tuple[str, str]] = {}
+    for key in opened or ():
+        record = opened.read(key) if opened is not None else None
+        if record is not None and record.stage["kind"] == "adopt":
+            of = record.facts["adopted"]
+            stored[str(of["reference"])] = key[:12], of.get("made_for") or ""
+
+    def row(base: str, language: str, reference: str) -> dict[str, Any]:
+        place, _, name = reference.partition(":")
+        key, made_for = stored.pop(reference, ("", ""))
+        return {
+            "backbone": base or made_for,
+            "language": language,
+            "adapter": reference,
+            "fetched": "yes" if place in ("hub", "peft") and adapters.cached(name) else "",
+            "in the store": key,
+        }
+
+    rows = [
+        row(base, language, f"hub:{repository}")
+        for base in ([backbone] if backbone is not None else BASES)
+        for language, repository in sorted(known_adapters(base).items())
+    ]
+    return rows + [row("", "", reference) for reference in sorted(stored)]
 
 
 def _recipes() -> Listing:

@@ -200,16 +200,18 @@ class Backbone:
         with torch.random.fork_rng():
             torch.manual_seed(derive(seed, "head"))
             if kind == "tagging":
-                self.model.add_tagging_head(name, num_labels=len(labels), id2label=labels)
+                self.model.add_tagging_head(
+                    name, num_labels=len(labels), id2label=labels, **_layers(head)
+                )
             elif kind == "qa":
-                self.model.add_qa_head(name, num_labels=2)
+                self.model.add_qa_head(name, num_labels=2, **_layers(head))
             elif kind == "choice":
-                self.model.add_multiple_choice_head(name, num_choices=len(labels), layers=1)
+                self.model.add_multiple_choice_head(name, num_choices=len(labels), **_layers(head))
             elif kind == "ranking":
                 self.model.add_classification_head(name, num_labels=self.hidden_size, layers=1)
             else:
                 self.model.add_classification_head(
-                    name, num_labels=len(labels), layers=1, id2label=labels
+                    name, num_labels=len(labels), id2label=labels, **_layers(head)
                 )
         self._added(name, weights)
 
@@ -243,6 +245,18 @@ class Backbone:
                 # peft puts what it wraps under a name of its own; that may be another adapter's.
                 plain = [part for part in parts if part != "base_layer"]
                 found[".".join("@" if part == name else part for part in plain)] = parameter
+        return found
+
+    def aliases(self, name: str) -> dict[str, list[str]]:
+        """Every name of each parameter that goes by ``name``, by its neutral one: modules may share
+        a parameter, and files then name it more than once."""
+        owned = {id(parameter): n for n, parameter in self._parameters(name).items()}
+        found: dict[str, list[str]] = {n: [] for n in owned.values()}
+        for full, parameter in self.model.named_parameters(remove_duplicate=False):
+            if id(parameter) in owned:
+                parts = [part for part in full.split(".") if part != "base_layer"]
+                plain = ".".join("@" if part == name else part for part in parts)
+                found[owned[id(parameter)]].append(plain)
         return found
 
     def weights(self, name: str) -> Tensors:
@@ -391,6 +405,12 @@ class Backbone:
             sha.update(name.encode())
             sha.update(own.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return sha.hexdigest()
+
+
+def _layers(head: Mapping[str, Any]) -> dict[str, Any]:
+    """How many matrices a head has: one, but for adopted ones that say otherwise."""
+    layers = head.get("layers") or 1
+    return {"layers": layers, "activation_function": head.get("activation") or "tanh"}
 
 
 def _members(part: str | tuple[str, ...]) -> tuple[str, ...]:

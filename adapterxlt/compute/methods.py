@@ -13,19 +13,9 @@ import adapters
 import torch
 from adapters import AdapterConfig, ConfigUnion
 
-from adapterxlt.core.counts import layers_of
+from adapterxlt.core.counts import MATRIX_PATHS, layers_of
 from adapterxlt.core.forms import Part
 from adapterxlt.core.methods import METHODS, target_matrices
-
-#: Where a matrix of `core.methods.TARGETS` is in a layer of a BERT or RoBERTa encoder.
-_PATHS = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention-output": "attention.output.dense",
-    "intermediate": "intermediate.dense",
-    "output": "output.dense",
-}
 
 
 def config_of(spec: Mapping[str, Any]) -> AdapterConfig:
@@ -55,8 +45,22 @@ def _arguments(part: Part, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def target_paths(spec: Mapping[str, Any], layers: int) -> list[str]:
     """Modules of the encoder that a method of peft wraps."""
-    paths = [_PATHS[matrix] for matrix in target_matrices(spec)]
+    paths = [MATRIX_PATHS[matrix] for matrix in target_matrices(spec)]
     return [f"layer.{i}.{path}" for i in layers_of(spec, layers) for path in paths]
+
+
+def peft_config(spec: Mapping[str, Any], layers: int) -> Any:
+    """peft's configuration of a resolved specification, for an encoder of so many layers."""
+    import peft
+
+    (part,) = METHODS[spec["method"]].parts
+    paths = target_paths(spec, layers)
+    more: dict[str, Any] = {"target_modules": paths}
+    if part.config == "IA3Config":
+        more["feedforward_modules"] = [
+            path for path in paths if path.endswith(MATRIX_PATHS["output"])
+        ]
+    return getattr(peft, part.config)(**_arguments(part, spec), **more)
 
 
 def inject(encoder: torch.nn.Module, name: str, spec: Mapping[str, Any], layers: int) -> None:
@@ -64,15 +68,10 @@ def inject(encoder: torch.nn.Module, name: str, spec: Mapping[str, Any], layers:
 
     As `peft.inject_adapter_in_model`, which declines methods with a part that all layers share.
     """
-    import peft
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from peft.tuners.boft import layer as boft
 
-    (part,) = METHODS[spec["method"]].parts
     paths = target_paths(spec, layers)
-    more: dict[str, Any] = {"target_modules": paths}
-    if part.config == "IA3Config":
-        more["feedforward_modules"] = [path for path in paths if path.endswith(_PATHS["output"])]
     # The random parts of an earlier adapter, which a later one of the method would take away.
     shared = {
         (path, name_of): getattr(encoder.get_submodule(path), name_of)
@@ -85,7 +84,7 @@ def inject(encoder: torch.nn.Module, name: str, spec: Mapping[str, Any], layers:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            config = getattr(peft, part.config)(**_arguments(part, spec), **more)
+            config = peft_config(spec, layers)
             PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](encoder, config, adapter_name=name)
     finally:
         boft.get_fbd_cuda = kept

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from adapterxlt import lab
 from adapterxlt.core import languages, yamlio
 from adapterxlt.core.adapters import AdapterSpec
+from adapterxlt.core.adoption import ANY
 from adapterxlt.core.errors import Fault, did_you_mean
 from adapterxlt.core.methods import METHODS, clash
 from adapterxlt.core.regimes import LANGUAGE_WORDS, TASK_WORDS, Phase, Regime, builtin_regimes
@@ -118,6 +119,12 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
                 hint = _language_fault(code)
                 if hint is not None:
                     yield fault(f"unknown language {code!r}", hint, "classes", name, i)
+    for code in recipe.language_adapters.adopt if recipe.language_adapters is not None else ():
+        hint = _language_fault(code) if code != ANY else None
+        if hint is not None:
+            beside = ("language_adapters", code) in document.lines
+            at = ("language_adapters", *(() if beside else ("adopt",)), code)
+            yield fault(f"unknown language {code!r}", hint, *at)
     for path, target in given:
         if target == recipe.source:
             yield fault(f"target {target!r} is the source", "take it out", *path)
@@ -272,11 +279,14 @@ def _method_faults(recipe: Recipe, regime: Regime, at: int, fault: Any) -> Itera
         yield fault(what, "write seq_bn_inv", "language_adapters", "adapter", "method")
         return
     for i, phase in enumerate(regime.phases):
+        if regime.adopted(i) is not None:
+            continue  # what its adapter is, is known when it has been looked at
         method = recipe.phase_adapter(regime, i).method
         if "task" not in METHODS[method].roles:
             yield fault(f"{method!r} is for language adapters only", "write seq_bn", *place)
             return
-        below = [recipe.phase_adapter(regime, j).method for j in regime.builds_on(i)]
+        trained = [j for j in regime.builds_on(i) if regime.adopted(j) is None]
+        below = [recipe.phase_adapter(regime, j).method for j in trained]
         if phase.adapter == "fuse":
             for name in below:
                 if not METHODS[name].fusible:
@@ -298,6 +308,14 @@ def _phase_faults(
 ) -> Iterable[Fault]:
     phase = regime.phases[j]
     say = f"phase {phase.name!r}"
+    if phase.adopt:
+        lacking = [task for task in recipe.tasks if not {task, "task"} & phase.adopt.keys()]
+        strange = [task for task in phase.adopt if task not in ("task", *recipe.tasks)]
+        for task in lacking:
+            yield fault(f"{say} adopts nothing for {task!r}", f"add {task}: hub:…", *at)
+        for task in strange:
+            hint = did_you_mean(task, recipe.tasks)
+            yield fault(f"{say} adopts for {task!r}, which is no task of it", hint, *at, "adopt")
     for task, words, _ in phase.parts:
         if task not in TASK_WORDS and not recipe.knows(task):
             hint = did_you_mean(task, [*TASK_WORDS, *recipe.datasets, *TASKS])

@@ -1,4 +1,4 @@
-"""What a train or merge stage gives: adapters frozen below, the one it trained, and heads.
+"""What a train, adopt or merge stage gives: adapters frozen below, the one it trained, and heads.
 
 Told from the stages alone, as a plan or as records hold them. `run.desk` puts the parts on a
 backbone, the report counts their bytes.
@@ -33,7 +33,7 @@ class Composition:
 
 
 def compose(key: str, stage_of: Callable[[str], Canonical]) -> Composition:
-    """The composition of a train or merge stage, read back through its inputs."""
+    """The composition of a train, adopt or merge stage, read back through its inputs."""
     stage = stage_of(key)
     params, inputs = stage["params"], stage["inputs"]
     if stage["kind"] == "merge":
@@ -42,7 +42,11 @@ def compose(key: str, stage_of: Callable[[str], Canonical]) -> Composition:
         merged = {t: replace(p, key=key) for t, p in base.heads.items() if p.key == base.own.key}
         return replace(base, own=replace(base.own, key=key), heads={**base.heads, **merged})
     made = beginning(key, stage, stage_of)
-    trained = {task: Part(key, head) for task, head in (params.get("heads") or {}).items()}
+    trained = {}
+    for task, head in (params.get("heads") or {}).items():
+        # A head that is kept has the form that it came with.
+        kept = made.heads.get(task) if params.get("head") != "new" else None
+        trained[task] = Part(key, kept.spec if kept is not None else head)
     return replace(made, heads={**made.heads, **trained})
 
 

@@ -54,7 +54,7 @@ def work_of(stage: Stage, shape: Shape, data: Mapping[str, DataInfo]) -> Work:
             info = data[read["data"]]
             tokens += info.tokens_per_row * (read.get("limit") or info.rows)
         return Work("evaluate", 0, 0, tokens, 2 * tokens * block)
-    if stage.kind == "merge":
+    if stage.kind in ("merge", "adopt"):
         return Work("evaluate", 0, 0, 0.0, 0.0)
     spec = params["adapter"]
     # A fusion has a query, a key and a value matrix a layer.

@@ -19,6 +19,16 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "all-linear": ("query", "key", "value", "attention-output", "intermediate", "output"),
 }
 
+#: Where each of these matrices is in a layer of a BERT or RoBERTa encoder.
+MATRIX_PATHS = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention-output": "attention.output.dense",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+}
+
 
 def _size(matrix: str, shape: Shape) -> tuple[int, int]:
     """Inputs and outputs of a matrix."""

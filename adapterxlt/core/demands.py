@@ -21,7 +21,7 @@ def demands(recipe: Recipe) -> Iterator[tuple[Regime, str, str, str | int]]:
     """(regime, task, language, shots) of everything a recipe trains on besides the source's own
     training splits of its tasks, with repetitions; shots are `grid`, `all` or a number."""
     for regime in recipe.regime_list:
-        for phase in (regime.phases[i] for i in regime.needed):
+        for phase in (regime.phases[i] for i in regime.needed if not regime.phases[i].adopt):
             for own, (word, words, shots) in (
                 (t, part) for t in recipe.tasks for part in phase.parts
             ):
@@ -34,7 +34,7 @@ def demands(recipe: Recipe) -> Iterator[tuple[Regime, str, str, str | int]]:
 
 
 def worn_languages(recipe: Recipe) -> list[str]:
-    """Languages whose text a recipe trains language adapters on, the source first."""
+    """Languages that have a language adapter, trained on their text or adopted; source first."""
     wanted = recipe.language_adapters
     assert wanted is not None
     found = [recipe.source, *recipe.all_targets]

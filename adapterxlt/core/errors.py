@@ -60,6 +60,12 @@ class StoreDamaged(AdapterXLTError):
     exit_code = 3
 
 
+class RefusedError(AdapterXLTError):
+    """Something foreign or unsafe was refused; it says which check failed."""
+
+    exit_code = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault of a recipe: where in the file, what, and what to write instead."""

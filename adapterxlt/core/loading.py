@@ -38,28 +38,48 @@ class LoadedRecipe:
 
     def resolved_text(self) -> str:
         """The recipe with every default filled in, as YAML that reads back equal."""
-        import io
+        return _text(self.recipe.model_dump(mode="json", exclude_none=False))
 
-        from ruamel.yaml import YAML
-        from ruamel.yaml.representer import SafeRepresenter
+    def portable_text(self) -> str:
+        """As `resolved_text`, to be read elsewhere: a path from the root is its last name, and what
+        is not said is left out."""
+        return _text(_portable(self.recipe.model_dump(mode="json", exclude_none=True)))
 
-        out = io.StringIO()
 
-        class Representer(SafeRepresenter):  # type: ignore[misc]
-            """Quotes all text but plain words: the emitter leaves some signs bare that its own
-            reader takes for structure (``[?a]``) or for a line break."""
+def _portable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_portable(name): _portable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_portable(part) for part in value]
+    if isinstance(value, str) and re.match(r"~?/|\\\\|[A-Za-z]:[/\\]", value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or value
+    return value
 
-        def text(self: Any, value: str) -> Any:
-            style = None if re.fullmatch(r"[A-Za-z0-9][\w./-]*", value) else '"'
-            return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
-        Representer.add_representer(str, text)
-        writer = YAML(typ="safe", pure=True)
-        writer.Representer = Representer
-        writer.default_flow_style = None
-        writer.width = 100
-        writer.dump(self.recipe.model_dump(mode="json", exclude_none=False), out)
-        return out.getvalue()
+def _text(value: Any) -> str:
+    """A value as YAML that reads back equal."""
+    import io
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import SafeRepresenter
+
+    out = io.StringIO()
+
+    class Representer(SafeRepresenter):  # type: ignore[misc]
+        """Quotes all text but plain words: the emitter leaves some signs bare that its own reader
+        takes for structure (``[?a]``) or for a line break."""
+
+    def text(self: Any, value: str) -> Any:
+        style = None if re.fullmatch(r"[A-Za-z0-9][\w./-]*", value) else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Representer.add_representer(str, text)
+    writer = YAML(typ="safe", pure=True)
+    writer.Representer = Representer
+    writer.default_flow_style = None
+    writer.width = 100
+    writer.dump(value, out)
+    return out.getvalue()
 
 
 def load_recipe(path: str | FilePath, overrides: Sequence[str] = ()) -> LoadedRecipe:

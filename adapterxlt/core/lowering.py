@@ -11,25 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from adapterxlt.core.adapters import AdapterSpec
+from adapterxlt.core.adoption import Adoption, Adoptions
+from adapterxlt.core.adoption_stage import adopt_stage
 from adapterxlt.core.demands import cells_of
-from adapterxlt.core.plan import Cell, DataInfo, Plan, Stage
+from adapterxlt.core.plan import BackboneInfo, Cell, DataInfo, Plan, Stage
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.regimes import Phase, Regime
-from adapterxlt.core.specs import Budget, Shape, resolve_budget
+from adapterxlt.core.specs import Budget, resolve_budget
 from adapterxlt.core.tasks import Task
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneInfo:
-    """What planning needs of a backbone: its sizes, and its digests or how it is pretrained."""
-
-    name: str
-    shape: Shape
-    parameters: int
-    digests: Mapping[str, str] | None = None
-    pretraining: Mapping[str, Any] | None = None
-    positions: int | None = None
-    """The longest sequence, where it is known."""
 
 
 class Corpus(Protocol):
@@ -42,9 +31,11 @@ class Corpus(Protocol):
     def shots_split(self, task: str, language: str) -> str: ...
 
 
-def lower(recipe: Recipe, corpus: Corpus, backbone: BackboneInfo) -> Plan:
+def lower(
+    recipe: Recipe, corpus: Corpus, backbone: BackboneInfo, adoptions: Adoptions | None = None
+) -> Plan:
     """The plan of a recipe: every cell's stages, equal stages once, in a fixed order."""
-    return _Lowering(recipe, corpus, backbone).plan
+    return _Lowering(recipe, corpus, backbone, adoptions or Adoptions()).plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +53,11 @@ class Run:
 class _Lowering:
     """Holds the plan while it grows, and what is the same for all of its stages."""
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, backbone: BackboneInfo) -> None:
+    def __init__(
+        self, recipe: Recipe, corpus: Corpus, backbone: BackboneInfo, adoptions: Adoptions
+    ) -> None:
         self.recipe, self.corpus, self.backbone = recipe, corpus, backbone
+        self.adoptions = adoptions
         self.plan = Plan()
         self.base: dict[str, str] = {}
         self.common: dict[str, Any] = {
@@ -132,6 +126,9 @@ class _Lowering:
         """The stage of a phase; of one that has nothing to train on, that of the one before."""
         phase, before = run.regime.phases[i], run.regime.builds_on(i)
         inputs = dict(self.base)
+        if phase.adopt:
+            adoption = self.adoptions.of_phase(phase.adopt, run.task)
+            return self._adopt(adoption, f"adopt {run.task} from {adoption.label}", run.task)
         if not any(self.recipe.trained_on(word, run.task) for word in phase.tasks):
             return done[before[0]] if before else None
         if phase.adapter == "fuse":
@@ -153,7 +150,7 @@ class _Lowering:
             "objective": phase.objective,
             "sampling": _sampling(phase),
             "streams": streams,
-            "adapter": None if fused else self._resolved(self.recipe.phase_adapter(run.regime, i)),
+            "adapter": None if fused else self._resolved(self._phase_adapter(run, i)),
             "heads": {
                 task: self.corpus.task(task).head
                 for task in sorted({stream["task"] for stream in streams})
@@ -187,6 +184,18 @@ class _Lowering:
         after = f" after {self.plan.labels[before].split()[0]}" if before else ""
         how = "" if phase.objective == "macro" else f" ({phase.objective})"
         return f"{phase.name}{how}{after} {'+'.join(tasks)} {who}{sample}, seed {run.seed}"
+
+    def _phase_adapter(self, run: Run, i: int) -> AdapterSpec:
+        """The specification of what a phase trains; of one that goes on with it, the adopted's."""
+        phase = run.regime.adopted(i)
+        if phase is not None:
+            return self.adoptions.of_phase(phase.adopt, run.task).spec
+        return self.recipe.phase_adapter(run.regime, i)
+
+    def _adopt(self, adoption: Adoption, label: str, task: str | None = None) -> str:
+        """The stage that takes an adapter over."""
+        own = self.corpus.task(task) if task is not None else None
+        return self.plan.add(adopt_stage(adoption, self.backbone, self.base, own), label)
 
     def _resolved(self, spec: AdapterSpec) -> dict[str, Any]:
         return spec.resolved(self.backbone.shape.layers)
@@ -351,6 +360,9 @@ class _Lowering:
         return name
 
     def _language_adapter(self, spec: AdapterSpec, name: str) -> str:
+        if name in self.adoptions.languages:
+            adoption = self.adoptions.languages[name]
+            return self._adopt(adoption, f"adopt language {name} from {adoption.label}")
         wanted, limit = self.recipe.language_adapters, self.recipe.limits.text
         assert wanted is not None
         streams, rows = [], {}

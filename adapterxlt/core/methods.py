@@ -17,7 +17,7 @@ from adapterxlt.core.specs import Shape
 
 # Parameters that several rows share.
 
-_NON_LINEARITIES = ("relu", "gelu", "swish", "tanh")
+_NON_LINEARITIES = ("relu", "gelu", "gelu_new", "swish", "tanh")
 
 
 def _factor(default: float) -> Parameter:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from adapterxlt.core.canon import digest
+from adapterxlt.core.specs import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,24 @@ class DataInfo:
     """False where the rows are a guess: of a hub's split whose size is not declared."""
 
 
+@dataclass(frozen=True, slots=True)
+class BackboneInfo:
+    """What planning needs of a backbone: its sizes, and its digests or how it is pretrained."""
+
+    name: str
+    shape: Shape
+    parameters: int
+    digests: Mapping[str, str] | None = None
+    pretraining: Mapping[str, Any] | None = None
+    positions: int | None = None
+    """The longest sequence, where it is known."""
+    model_type: str = "xlm-roberta"
+    names: frozenset[str] = frozenset()
+    """What it is called, in lower case and without organizations."""
+
+
 #: Bumped by hand when the meaning of a kind's code changes: old results are then not reused.
-EPOCHS = {"pretrain": 1, "train": 2, "merge": 1, "evaluate": 2}
+EPOCHS = {"pretrain": 1, "adopt": 1, "train": 2, "merge": 1, "evaluate": 2}
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,18 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
     field_validator,
+    model_validator,
 )
 
 from adapterxlt import lab
 from adapterxlt.core import languages
 from adapterxlt.core.adapters import AdapterSpec
+from adapterxlt.core.adoption import ANY, Adopt, as_entry, short_schema
 from adapterxlt.core.regimes import Phase, Regime, builtin_regimes, tuples
 from adapterxlt.core.specs import BASE_BUDGET, Budget, Closed
 from adapterxlt.core.tasks import PLACE_FIELDS, TASKS, Place, Task
@@ -52,8 +55,26 @@ def _or_names(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [mapping, {"type": "array", "items": {"type": "string"}}]
 
 
+def _or_auto(schema: dict[str, Any]) -> None:
+    """For editors: the word that stands for adopting all there is."""
+    schema["anyOf"].append({"const": "auto"})
+
+
+def _languages_schema(schema: dict[str, Any]) -> None:
+    """For editors: references for short, `auto` for all, and languages beside the other fields."""
+    of = short_schema(schema["properties"]["adopt"]["additionalProperties"])
+    adopt = {"anyOf": [{"const": "auto"}, {"type": "object", "additionalProperties": of}]}
+    schema["properties"]["adopt"] = {
+        **adopt,
+        "description": schema["properties"]["adopt"]["description"],
+    }
+    schema["additionalProperties"] = of
+
+
 class LanguageAdapters(Closed):
-    """How one language adapter per language is trained, by masked language modelling."""
+    """How a language adapter for each language is trained, by masked language modelling; or had."""
+
+    model_config = ConfigDict(json_schema_extra=_languages_schema)
 
     adapter: AdapterSpec = AdapterSpec(method="seq_bn_inv")
     budget: Budget = Budget()
@@ -71,10 +92,47 @@ class LanguageAdapters(Closed):
     """Languages whose adapter is a weighted sum of trained ones, e.g. yo: {yo: 0.7, sw: 0.3}
     (language arithmetic)."""
 
+    adopt: dict[str, Adopt] = Field(default_factory=dict)
+    """Languages whose adapter somebody else trained, e.g. tr: hub:organization/name@revision, sw:
+    ./folder, de: auto (from the table of `adapterxlt ls adapters`); or `auto` for all that it has.
+    They may stand beside the other fields."""
+    missing: Literal["train", "error"] = "train"
+    """What becomes of languages that `auto` has nothing for."""
+    allow_pickle: bool = False
+    """Whether adopted weights may be pickles; each is opened in a process of its own, once."""
+
     @field_validator("texts", "places", mode="before")
     @classmethod
     def _sequence(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adopted(cls, value: Any) -> Any:
+        """Languages beside the fields, and `auto` alone, are `adopt`."""
+        if value == "auto":
+            value = {"adopt": "auto"}
+        if not isinstance(value, dict):
+            return value
+        beside = {k: v for k, v in value.items() if k not in cls.model_fields and is_code(k)}
+        adopt = value.get("adopt", {})
+        if adopt == "auto":
+            adopt = {ANY: "auto"}
+        if not beside and not isinstance(adopt, dict):
+            return value
+        rest = {k: v for k, v in value.items() if k not in beside}
+        return {**rest, "adopt": {k: as_entry(v) for k, v in {**adopt, **beside}.items()}}
+
+
+def is_code(name: Any) -> bool:
+    """Whether a name is that of a language, known or in the laboratory."""
+    if not isinstance(name, str):
+        return False
+    try:
+        languages.get(name)
+    except languages.UnknownLanguage:
+        return name in lab.LANGUAGES
+    return True
 
 
 class Limits(Closed):
@@ -120,8 +178,11 @@ class Recipe(Closed):
     """Seeds of training: initialization and order."""
     classes: Classes = "joshi"
     """Resource classes: a scheme of `adapterxlt ls languages`, or class: [codes]."""
-    language_adapters: LanguageAdapters | None = LanguageAdapters()
-    """`null` for none: task adapters then work on the bare backbone."""
+    language_adapters: LanguageAdapters | None = Field(
+        default=LanguageAdapters(),
+        json_schema_extra=_or_auto,
+    )
+    """`null` for none: task adapters then work on the bare backbone. `auto` for `adopt: auto`."""
     task_adapter: AdapterSpec = AdapterSpec(method="seq_bn")
     budget: Budget = Budget()
     """Of every phase; what is left out is the paper's."""
@@ -280,6 +341,16 @@ class Recipe(Closed):
             return None
         spec, over = self.language_adapters.adapter, regime.language_adapter
         return over.over(spec) if over is not None else spec
+
+    def adopts(self, language: str) -> Adopt | None:
+        """What a language's adapter is adopted from, as the recipe says it; `auto` unresolved."""
+        wanted = self.language_adapters
+        if wanted is None or "+" in language or language in wanted.combine:
+            return None
+        found = wanted.adopt.get(language) or wanted.adopt.get(ANY)
+        if found is None or found.allow_pickle or not wanted.allow_pickle:
+            return found
+        return found.model_copy(update={"allow_pickle": True})
 
     def language_budget(self) -> Budget:
         """The complete budget of a language adapter."""

@@ -12,9 +12,10 @@ from functools import lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from adapterxlt.core.adapters import AdapterSpec
+from adapterxlt.core.adoption import Adopt, as_entry, short_schema
 from adapterxlt.core.errors import did_you_mean
 from adapterxlt.core.specs import Budget, Closed
 
@@ -77,8 +78,22 @@ class Temperature(Closed):
     temperature: Annotated[float, Field(ge=1)]
 
 
+def _phase_schema(schema: dict[str, Any]) -> None:
+    """For editors: what is adopted for short; an adopted phase names no languages."""
+    adopt = schema["properties"]["adopt"]
+    of = short_schema(adopt.pop("additionalProperties"))
+    adopt["anyOf"] = [*of["anyOf"], {"type": adopt.pop("type"), "additionalProperties": of}]
+    schema["required"].remove("languages")
+
+
+#: Fields that an adopted phase may have: all others are of training.
+_OF_ADOPTION = frozenset({"name", "adopt", "adapter", "wear"})
+
+
 class Phase(Closed):
-    """One training phase of a regime."""
+    """One training phase of a regime; or an adopted adapter in the place of one."""
+
+    model_config = ConfigDict(json_schema_extra=_phase_schema)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     """What a recipe's `budgets` calls this phase."""
@@ -132,6 +147,22 @@ class Phase(Closed):
     """What differs from the regime's or recipe's; for a new or stacked adapter."""
     budget: Budget = Budget()
     """What differs from the recipe's budget."""
+    adopt: dict[str, Adopt] = Field(default_factory=dict)
+    """A task adapter that somebody else trained, with its head, in the place of training: as
+    `language_adapters.adopt`, or one for each of the recipe's tasks."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adopted(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not value.get("adopt"):
+            return value
+        of = value["adopt"]
+        if isinstance(of, str) or (isinstance(of, dict) and "adapter" in of):
+            of = {"task": of}
+        if isinstance(of, dict):
+            of = {task: as_entry(one) for task, one in of.items()}
+        # It was trained somewhere else; what it is evaluated on is the cell's.
+        return {"languages": ["source"], **value, "adopt": of}
 
     @field_validator("tasks", "languages", "wear", mode="before")
     @classmethod
@@ -140,6 +171,12 @@ class Phase(Closed):
 
     @model_validator(mode="after")
     def _fits(self) -> Phase:
+        if self.adopt:
+            trained = self.model_fields_set - _OF_ADOPTION - {"languages"}
+            if trained:
+                raise ValueError(f"an adopted phase is not trained: take {min(trained)} out")
+            if self.adapter in ("stack", "fuse"):
+                raise ValueError("an adopted phase is an adapter of its own: write adapter: new")
         if isinstance(self.languages, dict) and set(self.languages) != set(self.tasks):
             raise ValueError(f"languages by task must name {', '.join(self.tasks)}")
         if set(self.weights) - set(self.tasks):
@@ -179,6 +216,9 @@ class Phase(Closed):
 
     def describe(self) -> str:
         """One line for plans and reports."""
+        if self.adopt:
+            of = "; ".join(f"{task}: {one.adapter}" for task, one in self.adopt.items())
+            return f"{self.name}: adopted, {of.removeprefix('task: ')}"
         verbs = {"new": "new adapter", "stack": "stack on", "fuse": "fuse", "continue": "continue"}
         parts = []
         for task, words, shots in self.parts:
@@ -250,6 +290,10 @@ class Regime(Closed):
                     raise ValueError(f"{say}fuse takes phases of one adapter each")
             if self.fused(i) and phase.objective in ("mixup", "surgery"):
                 raise ValueError(f"{say}a fusion is trained with macro or micro")
+            if phase.start != "last" and self.phases[i - 1].adopt:
+                raise ValueError(f"{say}an adopted adapter has no snapshots; start from last")
+            if phase.adopt and not (first or phase.adapter == "new"):
+                raise ValueError(f"{say}an adopted adapter continues nothing; write adapter: new")
             if phase.start != "last" and self.phases[i - 1].runs > 1:
                 raise ValueError(f"{say}the phase before is an average of runs; start from last")
         names = [phase.name for phase in self.phases]
@@ -262,8 +306,8 @@ class Regime(Closed):
             kinds = {phase.adapter for phase in self.phases}
             if names[-1] not in self.finish or kinds & {"stack", "fuse"}:
                 raise ValueError("finish sums single adapters, the last phase's among them")
-        elif self.finish != "last" and self.phases[-1].runs > 1:
-            raise ValueError("the last phase is an average of runs; finish with last")
+        elif self.finish != "last" and (self.phases[-1].runs > 1 or self.phases[-1].adopt):
+            raise ValueError("the last phase has no snapshots; finish with last")
         return self
 
     def builds_on(self, i: int) -> tuple[int, ...]:
@@ -274,6 +318,13 @@ class Regime(Closed):
         if kind == "fuse":
             return tuple(j for j in range(i) if j + 1 == i or self.phases[j + 1].adapter == "new")
         return (i - 1,)
+
+    def adopted(self, i: int) -> Phase | None:
+        """The adopted phase whose adapter phase ``i`` is or goes on with."""
+        phase, before = self.phases[i], self.builds_on(i)
+        if phase.adopt:
+            return phase
+        return self.adopted(before[0]) if phase.adapter == "continue" and before else None
 
     def fused(self, i: int) -> bool:
         """Whether what phase ``i`` trains is a fusion, its own or one it goes on with."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from adapterxlt import lab
+from adapterxlt.core.bases import base_of, short_name
 from adapterxlt.core.canon import digest
 from adapterxlt.core.errors import UsageError
-from adapterxlt.core.lowering import BackboneInfo
+from adapterxlt.core.plan import BackboneInfo
 from adapterxlt.core.specs import Shape
 from adapterxlt.corpora.sources import Notes
 
@@ -27,7 +28,12 @@ def lab_backbone() -> BackboneInfo:
     parameters = shape.block_parameters + shape.hidden * shape.vocabulary
     pretraining = {"spec": spec, "lab": lab.VERSION, "seed": 0}
     return BackboneInfo(
-        "lab backbone", shape, parameters, pretraining=pretraining, positions=spec["max_length"]
+        "lab backbone",
+        shape,
+        parameters,
+        pretraining=pretraining,
+        positions=spec["max_length"],
+        names=frozenset({"lab", "lab backbone"}),
     )
 
 
@@ -81,7 +87,17 @@ def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
         "config": digest("config", _meaning(config)),
     }
     parameters = shape.block_parameters + shape.hidden * shape.vocabulary
-    return BackboneInfo(folder.name, shape, parameters, digests=digests, positions=positions)
+    base = base_of(config["model_type"], shape.layers, shape.hidden, shape.vocabulary)
+    called = {folder.name, str(config.get("_name_or_path") or ""), base or ""}
+    return BackboneInfo(
+        folder.name,
+        shape,
+        parameters,
+        digests=digests,
+        positions=positions,
+        model_type=config["model_type"],
+        names=frozenset(short_name(name) for name in called if name),
+    )
 
 
 def _sizes(shape: Shape) -> tuple[int, int, int, int]:

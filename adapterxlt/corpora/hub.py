@@ -28,6 +28,11 @@ class HubSplit:
         return digest("hub", [self.hub, self.revision, self.config, self.split])
 
     @property
+    def kind(self) -> str:
+        """As in messages."""
+        return "data set"
+
+    @property
     def label(self) -> str:
         """As in messages: ``organization/name config split @1234567``."""
         config = f" {self.config}" if self.config else ""

@@ -42,7 +42,7 @@ def build(rows: Iterable[Row], study: Study) -> str:
 
     Rows have the columns of `report.export.COLUMNS`; of `study` the fields name, question, recipe,
     regimes, stages, missing, versions, data, backbone and lab are read, and precision,
-    overrides, cuts and max_length where they are there. KeyError on a field that is absent;
+    overrides, cuts, adopted and max_length where they are there. KeyError on an absent field;
     ValueError where a task has not one primary metric.
     """
     ordered = sorted(rows, key=lambda row: (summaries.run_order(row), repr(sorted(row.items()))))
@@ -140,6 +140,7 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
         precision=study.get("precision"),
         overrides=study.get("overrides") or (),
         cuts=study.get("cuts") or (),
+        adopted=study.get("adopted") or (),
         max_length=study.get("max_length"),
         detail=detail,
         lab=parts["lab"],

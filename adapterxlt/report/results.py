@@ -6,27 +6,31 @@ a cell without a finished evaluation gives no row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from adapterxlt.core.plan import Cell
-from adapterxlt.report import costs, cuts
+from adapterxlt.report import adopted, costs, cuts
 from adapterxlt.run.scheduler import Outcome
 from adapterxlt.run.study import Study
 
 Row = dict[str, Any]
 
 
-def collect(study: Study) -> list[Row]:
+def collect(study: Study, wanted: Callable[[Cell], bool] | None = None) -> list[Row]:
     """One row per cell and metric, in the plan's order; scores are shares in 0..1.
 
     What a row's costs count is said at `report.costs.of_cell`.
+
+    Args:
+        wanted: of which cells; of all when left out.
     """
     rows = []
     recipe = study.recipe
     bounds = upper_bounds(study)
     spent: dict[str, Row] = {}
     for cell, key in study.plan.cells.items():
-        record = study.store.read(key)
+        record = study.store.read(key) if wanted is None or wanted(cell) else None
         if record is None:
             continue
         # Regimes may share an evaluation.
@@ -143,6 +147,7 @@ def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
         "versions": versions,
         "data": _data(study),
         "cuts": cuts.of_study(study),
+        "adopted": adopted.of_study(study),
         "max_length": recipe.max_length,
         "backbone": {
             "name": study.backbone.name,

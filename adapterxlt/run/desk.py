@@ -97,7 +97,7 @@ class Desk:
                     raise StageError(what, where=str(folder), hint="run again")
                 self._loaded = (name, Backbone(folder, self.places.device))
         backbone = self._loaded[1]
-        if stage.params["max_length"] > backbone.max_length:
+        if (stage.params.get("max_length") or 0) > backbone.max_length:
             raise StageError(
                 f"max_length {stage.params['max_length']} is more than the backbone's "
                 f"{backbone.max_length} positions"

@@ -9,23 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from adapterxlt.core.adapters import AdapterSpec
+from adapterxlt.core.adoption import Adoption, Adoptions
 from adapterxlt.core.demands import demands, worn_languages
 from adapterxlt.core.errors import DataError, Fault
 from adapterxlt.core.loading import LoadedRecipe
-from adapterxlt.core.lowering import BackboneInfo
+from adapterxlt.core.methods import clash
+from adapterxlt.core.plan import BackboneInfo
+from adapterxlt.core.tasks import Task
 from adapterxlt.corpora.sources import Corpus, LabCorpus
 
 
-def data_faults(loaded: LoadedRecipe, corpus: Corpus | LabCorpus) -> list[Fault]:
+def data_faults(
+    loaded: LoadedRecipe, corpus: Corpus | LabCorpus, adoptions: Adoptions | None = None
+) -> list[Fault]:
     """Everything the recipe asks of the data that is not there, each at its line."""
-    return _DataFaults(loaded, corpus).found
+    return _DataFaults(loaded, corpus, adoptions or Adoptions()).found
 
 
 class _DataFaults:
     """Goes through what a recipe reads, and notes what is not there."""
 
-    def __init__(self, loaded: LoadedRecipe, corpus: Corpus | LabCorpus) -> None:
+    def __init__(
+        self, loaded: LoadedRecipe, corpus: Corpus | LabCorpus, adoptions: Adoptions
+    ) -> None:
         self.loaded, self.recipe, self.corpus = loaded, loaded.recipe, corpus
+        self.adopted = adoptions.languages
         self.found: list[Fault] = []
         #: Said once of a language that it has nothing.
         self.absent: set[tuple[str, str]] = set()
@@ -77,7 +85,7 @@ class _DataFaults:
         """What a task is trained on in the source, and scored on."""
         recipe, corpus, spec = self.recipe, self.corpus, self.corpus.task(task)
         regimes = recipe.regime_list
-        if spec.trains:
+        if spec.trains and not all(p.adopt for r in regimes for p in r.phases):
             starts = (s for r in regimes for s in (r.finish, *(p.start for p in r.phases)))
             with self.noted("source"):
                 corpus.info(task, recipe.source, "train")
@@ -103,7 +111,7 @@ class _DataFaults:
         fetched."""
         recipe = self.recipe
         for i, regime in enumerate(recipe.regime_list):
-            phases = (regime.phases[j] for j in regime.needed)
+            phases = (regime.phases[j] for j in regime.needed if not regime.phases[j].adopt)
             counted = (p for p in phases if recipe.phase_budget(regime, p).epochs)
             parts = [(own, *part) for p in counted for part in p.parts for own in recipe.tasks]
             unsized = (
@@ -161,6 +169,8 @@ class _DataFaults:
         """Text of the language adapters."""
         wanted = self.recipe.language_adapters
         for language in worn_languages(self.recipe) if wanted is not None else ():
+            if language in self.adopted:
+                continue
             at = next(
                 (at for t in self.recipe.tasks if (at := self.language_at(t, language))),
                 ("language_adapters",),
@@ -172,6 +182,43 @@ class _DataFaults:
                     hint = "add rows: {train: N} to its place, or give steps"
                     at = ("language_adapters",)
                     self.found.append(Fault(what, self.loaded.where(*at), hint))
+
+
+def adoption_faults(
+    loaded: LoadedRecipe, corpus: Corpus | LabCorpus, adoptions: Adoptions
+) -> Iterator[Fault]:
+    """What adopted adapters cannot do: stand where they would, or score without a fitting head."""
+    recipe = loaded.recipe
+    for i, regime in enumerate(recipe.regime_list):
+        for task in recipe.tasks:
+            own = recipe.task(task)
+            for j in regime.needed:
+                phase = regime.phases[j]
+                at: tuple[str | int, ...] = ("regimes", i, "phases", j)
+                begun = regime.adopted(j)
+                one = adoptions.of_phase(begun.adopt, task) if begun is not None else None
+                spec = one.spec if one is not None else recipe.phase_adapter(regime, j)
+                for language, other in adoptions.languages.items():
+                    reason = "" if phase.wear == "none" else clash(other.spec.method, spec.method)
+                    if reason:
+                        what = f"{spec.method!r} cannot be stacked on the adopted {language!r}"
+                        yield Fault(f"{what}: {reason}", loaded.where("regimes", i))
+                if phase.adopt and one is not None:
+                    yield from _head_faults(loaded, own, one, j == len(regime.phases) - 1, at)
+
+
+def _head_faults(
+    loaded: LoadedRecipe, task: Task, one: Adoption, last: bool, at: tuple[str | int, ...]
+) -> Iterator[Fault]:
+    head, where = one.adopted.head, loaded.where(*at)
+    kind = "classification" if task.kind == "pair-classification" else task.kind
+    if head is None:
+        if last and task.trains:
+            what = f"{one.label} has no head for {task.name}"
+            yield Fault(what, where, "add a phase that trains one")
+    elif head.kind != kind:
+        what = f"{one.label} has a head of {head.kind}, and {task.name} is {task.kind}"
+        yield Fault(what, where, "take another adapter or task")
 
 
 def spec_faults(loaded: LoadedRecipe, backbone: BackboneInfo) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from adapterxlt.core.errors import AdapterXLTError, StageError
+from adapterxlt.core.errors import AdapterXLTError, RefusedError, StageError
 from adapterxlt.core.plan import Plan
 from adapterxlt.run.pools import Pool
 from adapterxlt.run.worker import Request
@@ -45,6 +45,8 @@ class Outcome:
     computed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """Key and reason."""
+    exit_code: int = 0
+    """0 when nothing failed; that of a refusal before any other failure's."""
     blocked: dict[str, str] = field(default_factory=dict)
     """Key and the key of the failed stage it waits for."""
 
@@ -121,6 +123,9 @@ def execute(
                 else:
                     broken |= isinstance(error, BrokenProcessPool) and future not in lost
                     outcome.failed[key] = _reason(error)
+                    if isinstance(error, RefusedError):
+                        outcome.exit_code = error.exit_code
+                    outcome.exit_code = outcome.exit_code or 1
                     tell("failed", key, reason=outcome.failed[key])
                 listener.finished(key, error)
             if broken:

@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from adapterxlt.core import cost
+from adapterxlt.core.adoption import Adoption, Adoptions, digests_of
 from adapterxlt.core.canon import digest
 from adapterxlt.core.errors import RecipeError, UsageError
 from adapterxlt.core.loading import LoadedRecipe, load_recipe
-from adapterxlt.core.lowering import BackboneInfo, lower
-from adapterxlt.core.plan import Cell, Plan
+from adapterxlt.core.lowering import lower
+from adapterxlt.core.plan import BackboneInfo, Cell, Plan
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.corpora.backbones import folder_backbone, lab_backbone
 from adapterxlt.corpora.hub import HubSplit, Shelf
 from adapterxlt.corpora.reading import Reading
 from adapterxlt.corpora.sources import Corpus, LabCorpus
+from adapterxlt.run.adoptions import LockFile, bring, lock_path, resolve
+from adapterxlt.run.adoptions import lock as write_lock
 from adapterxlt.run.desk import Places
-from adapterxlt.run.faults import data_faults, spec_faults
+from adapterxlt.run.faults import adoption_faults, data_faults, spec_faults
 from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
 from adapterxlt.run.scheduler import Listener, Outcome, execute
 from adapterxlt.run.worker import Request
@@ -49,6 +52,7 @@ class Study:
     backbone: BackboneInfo
     plan: Plan
     places: Places
+    adoptions: Adoptions = field(default_factory=Adoptions)
     fetched: list[HubSplit] = field(default_factory=list)
     """What came from hubs for it, since it was opened or so that it could be."""
 
@@ -65,6 +69,7 @@ class Study:
         data: str | None = None,
         backbone: str | None = None,
         overrides: Sequence[str] = (),
+        lock: str | Path | None = None,
         fetch: bool = False,
         num_proc: int = 1,
         listener: Callable[[str], None] | None = None,
@@ -77,6 +82,7 @@ class Study:
             data: `lab`, `hub` or a data folder, in place of the recipe's.
             backbone: `lab` or a backbone folder, in place of the recipe's.
             overrides: ``key=value`` changes of the recipe.
+            lock: the file that says what references to hubs stand for; see `adoptions.lock_path`.
             fetch: whether what tells the labels of a task is fetched, where the task names none and
                 is on a hub; without it such a task is a fault until that was fetched. The rest can
                 wait for `fetch` of the opened study.
@@ -86,6 +92,7 @@ class Study:
         Raises:
             RecipeError: every fault of the recipe or of the data it needs.
             UsageError: a folder that is missing or not what it should be.
+            RefusedError: an adapter that is adopted fails a check.
             AdapterXLTError: with ``fetch``, as `run.hub.datasets.fetch`.
         """
         loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
@@ -94,19 +101,21 @@ class Study:
         opened = Store(store_root(store))
         reading = Reading.of(loaded.recipe, data, loaded.folder)
         corpus = reading.open(opened, opened.root)
-        info = lab_backbone() if backbone == "lab" else folder_backbone(Path(backbone), opened)
+        info = backbone_at(backbone, opened)
         fetched: list[HubSplit] = []
         if fetch and isinstance(corpus, Corpus):
             names = dict.fromkeys((*loaded.recipe.tasks, *loaded.recipe.intermediate))
             wanted = [split for name in names for split in corpus.labels_from(name)]
             fetched = _fetch(wanted, opened.root, num_proc, listener)
-        faults = data_faults(loaded, corpus)
+        adopted = resolve(loaded, info, opened, LockFile.read(Path(lock or lock_path(loaded))))
+        faults = data_faults(loaded, corpus, adopted)
         faults += spec_faults(loaded, info)
+        faults += adoption_faults(loaded, corpus, adopted)
         if faults:
             raise RecipeError(dict.fromkeys(faults))
-        plan = lower(loaded.recipe, corpus, info)
+        plan = lower(loaded.recipe, corpus, info, adopted)
         places = Places(opened.root, reading, backbone)
-        return cls(loaded, opened, corpus, info, plan, places, fetched)
+        return cls(loaded, opened, corpus, info, plan, places, adopted, fetched)
 
     def request(self, key: str) -> Request:
         """A stage as it travels to a worker."""
@@ -181,12 +190,25 @@ class Study:
         self, *, num_proc: int = 1, listener: Callable[[str], None] | None = None
     ) -> list[HubSplit]:
         """Fetch what is on hubs and not here; all that was fetched for the study, also before.
+        Adapters that are adopted are brought into the store.
 
         Raises:
             AdapterXLTError: as `run.hub.datasets.fetch`.
         """
         self.fetched += _fetch(self.hub_splits(), self.store.root, num_proc, listener)
+        wanted = ((key, self.adopts(key)) for key in self.plan.needed(self.done()))
+        some = [(key, one) for key, one in wanted if one is not None]
+        bring(self.store, some, self.loaded.folder, listener or (lambda line: None))
         return self.fetched
+
+    def adopts(self, key: str) -> Adoption | None:
+        """What a stage adopts, where it is one that does."""
+        stage = self.plan.stages[key]
+        if stage.kind != "adopt":
+            return None
+        every = (*self.adoptions.languages.values(), *self.adoptions.tasks.values())
+        wanted = stage.params["files"]
+        return next(one for one in every if digests_of(one.adopted) == wanted)
 
     @cached_property
     def speed(self) -> cost.Rates:
@@ -222,6 +244,33 @@ class Study:
                 "keys": sorted(self.plan.stages),
             }
             self.store.note("studies", name, value)
+
+
+def lock_study(
+    recipe: str | Path,
+    *,
+    store: str | Path | None = None,
+    backbone: str | None = None,
+    overrides: Sequence[str] = (),
+    lock: str | Path | None = None,
+    listener: Callable[[str], None] | None = None,
+) -> LockFile:
+    """Write the lock file of a recipe: what its references to hubs are now. Arguments as of
+    `Study.open`; its data are not looked at.
+
+    Raises:
+        AdapterXLTError: as `adoptions.lock`.
+    """
+    loaded = load_recipe(recipe, overrides)
+    place, opened = _place("backbone", backbone, loaded), Store(store_root(store))
+    info = backbone_at(place, opened)
+    path = Path(lock or lock_path(loaded))
+    return write_lock(loaded, info, opened, path, listener or (lambda line: None))
+
+
+def backbone_at(place: str, store: Store) -> BackboneInfo:
+    """What planning needs of a backbone: `lab`, or a folder."""
+    return lab_backbone() if place == "lab" else folder_backbone(Path(place), store)
 
 
 def _missing(splits: Iterable[HubSplit], root: Path) -> list[HubSplit]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterxlt.core.canon import derive, sha256_hex
+from adapterxlt.core.exports import Export
 from adapterxlt.core.plan import Stage
 from adapterxlt.run.desk import HEAD, Desk, Places, desk_for
 from adapterxlt.store.files import write_bytes, write_json
@@ -200,7 +201,8 @@ def _streams(
         kept = heads.get(task) if params.get("head") != "new" else None
         weights = desk.head(kept.key, task) if kept else None
         part, name = f"head-{task}", f"{HEAD}_{i}"
-        backbone.add_head(name, head, seed=params["seed"], weights=weights)
+        form = (kept.spec if kept else None) or head
+        backbone.add_head(name, form, seed=params["seed"], weights=weights)
         parts[part] = name
         if kept and params.get("head") == "freeze":
             frozen.add(part)
@@ -228,6 +230,38 @@ def _streams(
             )
         )
     return streams, parts, frozen
+
+
+def _adopt(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
+    import safetensors.torch
+
+    from adapterxlt.compute.adoption import adopt
+    from adapterxlt.run.unpickling import unpickled
+    from adapterxlt.store.safeload import tensors_of
+
+    stage, params = request.stage, request.stage.params
+    where = request.label.partition(" from ")[2] or request.label
+    pickled = params.get("pickled") or ()
+
+    def opened(role: str) -> dict[str, Any]:
+        """The tensors of a file; a pickle's are converted once and kept."""
+        data = desk.store.get(params["files"][role])
+        return tensors_of(unpickled(desk.store, data, where) if role in pickled else data, where)
+
+    backbone = desk.backbone(stage)
+    head = None
+    heads = dict(params.get("heads") or {})
+    for form in heads.values():
+        order = params.get("order") or list(range(len(form["labels"])))
+        head = (form, order, opened("head") if "head" in params["files"] else {})
+    taken, of_head = adopt(backbone, params["adapter"], opened("weights"), head, where)
+    files = {"adapter.safetensors": safetensors.torch.save(taken)}
+    files |= {f"head-{t}.safetensors": safetensors.torch.save(of_head) for t in heads if of_head}
+    facts = {
+        "parameters": sum(tensor.numel() for tensor in taken.values()),
+        "adopted": desk.store.noted("adopted", request.key) or {"reference": where},
+    }
+    return files, facts
 
 
 def _merge(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -317,6 +351,28 @@ def predict_rows(places: Places, stage: Stage, rows: list[dict[str, Any]]) -> li
         desk.reset()
 
 
+def export_files(
+    places: Places, stage: Stage, export: Export, name: str
+) -> dict[str, dict[str, bytes]]:
+    """The libraries' files of each piece of an export, by the piece's name.
+
+    Args:
+        stage: the evaluate stage that the export is of.
+        name: what the files call the backbone.
+    """
+    from adapterxlt.compute.exporting import files_of
+
+    desk, head = desk_for(places), export.head
+    try:
+        backbone = desk.backbone(stage)
+        weights = desk.head(head.key, export.task or "") if head is not None else None
+        return files_of(
+            backbone, export, lambda part: desk.tensors(part.key, "adapter"), weights, name
+        )
+    finally:
+        desk.reset()
+
+
 def _snapshots(desk: Desk, request: Request) -> Snapshots:
     """Snapshots of a stage, kept in its scratch folder with a digest."""
     from adapterxlt.compute.snapshots import Snapshots
@@ -355,6 +411,7 @@ def environment() -> dict[str, str]:
 
 _KINDS: dict[str, Callable[[Desk, Request, _Notes], tuple[dict[str, bytes], dict[str, Any]]]] = {
     "pretrain": _pretrain,
+    "adopt": _adopt,
     "train": _train,
     "merge": _merge,
     "evaluate": _evaluate,

@@ -1,4 +1,4 @@
-"""The one atomic write that everything durable goes through.
+"""The atomic writes that everything durable goes through, of a file and of a folder.
 
 Bytes appear under their final name complete and on disk, or not at all. Used by the store and by
 nothing that could leave half a file behind.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,32 @@ def write_bytes(path: Path, data: bytes, *, replace: bool = True, durable: bool 
     finally:
         with suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder in one step: it is there whole and on disk, or not at all.
+
+    Args:
+        folder: not there yet, or empty.
+        files: by path in it, with ``/``.
+
+    Raises:
+        OSError: something else is there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+    try:
+        for name, data in files.items():
+            write_bytes(scratch / name, data)
+        if os.name == "posix":
+            scratch.chmod(0o777 & ~_MASK)
+        elif folder.is_dir():
+            folder.rmdir()
+        # An empty folder gives way, another one does not.
+        os.replace(scratch, folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:

@@ -43,6 +43,7 @@ print(json.dumps([len(out.getvalue()), sorted(set(json.loads(sys.argv[2])) & set
         ["plan", "RECIPE"],
         ["status", "RECIPE"],
         ["results", "RECIPE", "--json"],
+        ["export", "--help"],
     ],
     ids=lambda arguments: arguments[0],
 )

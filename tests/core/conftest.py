@@ -8,8 +8,8 @@ import pytest
 
 from adapterxlt.core.canon import digest
 from adapterxlt.core.loading import parse_recipe
-from adapterxlt.core.lowering import BackboneInfo, lower
-from adapterxlt.core.plan import DataInfo, Plan
+from adapterxlt.core.lowering import lower
+from adapterxlt.core.plan import BackboneInfo, DataInfo, Plan
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.specs import Shape
 from adapterxlt.core.tasks import TASKS, Task

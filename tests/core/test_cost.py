@@ -9,7 +9,7 @@ import pytest
 
 from adapterxlt.core import cost
 from adapterxlt.core.adapters import AdapterSpec, adapter_parameters
-from adapterxlt.core.lowering import BackboneInfo
+from adapterxlt.core.plan import BackboneInfo
 from adapterxlt.core.specs import Shape
 
 LAYERS, HIDDEN, FFN = 3, 32, 48

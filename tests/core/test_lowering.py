@@ -12,10 +12,10 @@ import pytest
 from adapterxlt.core.canon import digest
 from adapterxlt.core.errors import DataError
 from adapterxlt.core.loading import parse_recipe
-from adapterxlt.core.lowering import BackboneInfo, lower, resolve_budget
-from adapterxlt.core.plan import Cell, Plan, Stage
+from adapterxlt.core.lowering import lower
+from adapterxlt.core.plan import BackboneInfo, Cell, Plan, Stage
 from adapterxlt.core.regimes import builtin_regimes
-from adapterxlt.core.specs import BASE_BUDGET, Budget, Shape
+from adapterxlt.core.specs import BASE_BUDGET, Budget, Shape, resolve_budget
 from adapterxlt.core.tasks import TASKS
 
 Planned = Callable[..., Any]

@@ -591,7 +591,7 @@ def _written() -> dict[str, str]:
     root = Path(__file__).resolve().parents[2]
     found = {str(path): path.read_text(encoding="utf-8") for path in root.glob("recipes/**/*.yaml")}
     readme = (root / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```yaml\n(name: my-.*?)```", readme, re.DOTALL)
+    blocks = re.findall(r"```yaml\n(name: (?:my-|plugged).*?)```", readme, re.DOTALL)
     return found | {f"README {i}": text for i, text in enumerate(blocks)}
 
 
@@ -647,3 +647,35 @@ def test_a_language_of_a_class_is_known() -> None:
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text, "r.yaml")
     assert str(caught.value).startswith("r.yaml:8: unknown language 'mrr'; did you mean ")
+
+
+@pytest.mark.parametrize(
+    ("written", "adopted"),
+    [
+        ("auto", {"any": "auto"}),
+        ("{adopt: auto, missing: error}", {"any": "auto"}),
+        ("{fi: ./fi, adopt: {sw: auto}}", {"sw": "auto", "fi": "./fi"}),
+        ("{fi: {adapter: ./fi, allow_pickle: true}}", {"fi": "./fi"}),
+    ],
+)
+def test_what_language_adapters_may_be_short_for(written: str, adopted: dict[str, str]) -> None:
+    from adapterxlt.core.yamlio import parse
+
+    value = {**parse(BASE, "r.yaml").value, "language_adapters": parse(written, "o").value}
+    assert _schema_faults(value, json_schema(), json_schema()) == []
+    recipe = Recipe.model_validate(value)
+    found = recipe.language_adapters
+    assert found is not None
+    assert {code: one.adapter for code, one in found.adopt.items()} == adopted
+    assert found.adapter.method == "seq_bn_inv"
+    assert Recipe.model_validate(json.loads(recipe.model_dump_json())) == recipe
+    short = recipe.adopts("de")
+    assert (short is not None) == ("any" in adopted)
+
+
+@pytest.mark.parametrize(
+    "text", ["{fi: org/fi}", "{fi: 'hub:../x'}", "{fi: 'hub:a/b@..'}", "{fi: 'hub:a'}", "{fi: x}"]
+)
+def test_what_is_no_reference_is_a_fault_with_its_line(text: str) -> None:
+    (said,) = faults(BASE, f"language_adapters={text}")
+    assert ("language_adapters" in said and "write hub:" in said) or "a revision is" in said

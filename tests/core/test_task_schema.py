@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from adapterxlt.core.errors import RecipeError
 from adapterxlt.core.loading import parse_recipe
-from adapterxlt.core.lowering import BackboneInfo, lower
-from adapterxlt.core.plan import Plan, Stage
+from adapterxlt.core.lowering import lower
+from adapterxlt.core.plan import BackboneInfo, Plan, Stage
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.tasks import KINDS, TASKS, Task, kinds
 

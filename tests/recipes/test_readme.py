@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from adapterxlt.core.adoption import Reference
 from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.regimes import builtin_regimes
 from adapterxlt.core.tasks import TASKS
@@ -76,3 +77,12 @@ def test_own_data_of_the_readme_is_a_recipe(tmp_path: Path) -> None:
         4,
         4,
     ]
+
+
+def test_adopted_adapters_of_the_readme_are_a_recipe() -> None:
+    recipe = parse_recipe(block("name: plugged-in"), "plugged-in.yaml").recipe
+    found = {code: recipe.adopts(code) for code in ("tr", "sw", "de", "en")}
+    assert found["en"] is None and all(one.allow_pickle for one in found.values() if one)
+    references = [Reference.parse(one.adapter) for one in found.values() if one]
+    assert [one.place for one in references] == ["hub", "folder", "peft"]
+    assert recipe.regime_list[1].adopted(1) is recipe.regime_list[1].phases[0]

@@ -119,6 +119,7 @@ GOLDEN = {
     "methods/adapters": "4c3a7a661f9b80ac92b0e5b95310b6d6",
     "methods/language-arithmetic": "fe064262170e89d2f832cf3266eae798",
     "methods/related": "a7bc84300df958089aab0441418eb09e",
+    "plug-in/mad-x": "e1c4f4124627d0b2cb001a0edc81702a",
     "question/lab-examples": "2efee95f424939d557702241f2bc035c",
     "question/lab": "7a8fa5a7093d4f2519f8ffaa180d6b21",
     "question/local-examples": "707da253e92da5ce62e7d3bfc7063ecb",

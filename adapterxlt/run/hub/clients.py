@@ -8,12 +8,14 @@ nothing else uses the network.
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from adapterxlt.core.adoption import COMMIT
 from adapterxlt.core.errors import AdapterXLTError, DataError, UsageError
 
 Tell = Callable[[str], None]
@@ -38,7 +40,7 @@ class HubError(AdapterXLTError):
 
 
 class Wanted(Protocol):
-    """What is asked of a hub, as far as messages need it."""
+    """What is asked of a hub, as far as messages need it; its kind is `data set` or `adapter`."""
 
     @property
     def hub(self) -> str: ...
@@ -46,6 +48,8 @@ class Wanted(Protocol):
     def revision(self) -> str: ...
     @property
     def label(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +98,13 @@ def patient(call: Callable[[], T], again: frozenset[int], tell: Tell) -> T:
 
 def _asked_pause(error: BaseException, again: frozenset[int], pause: float) -> float | None:
     """Seconds until another try makes sense; ``None`` when it does not."""
-    answer = _answer(error)
+    answer = answer_of(error)
     if answer is None or answer.status_code not in again:
         return None
     asked = str(answer.headers.get("Retry-After", ""))
+    # The hub itself says it in another way: RateLimit: "api";r=0;t=55
+    until = re.search(r";\s*t\s*=\s*(\d+)", str(answer.headers.get("RateLimit", "")))
+    asked = until[1] if until and answer.status_code == 429 and not asked else asked
     return float(asked) if asked.isdigit() else pause
 
 
@@ -111,7 +118,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         step = step.__cause__ or step.__context__
 
 
-def _answer(error: BaseException) -> Any:
+def answer_of(error: BaseException) -> Any:
     """The hub's answer that an error is about."""
     for step in _chain(error):
         answer = getattr(step, "response", None)
@@ -121,9 +128,10 @@ def _answer(error: BaseException) -> Any:
 
 
 def _cut(error: BaseException) -> bool:
-    """Whether a connection broke off in the middle of a file."""
+    """Whether a connection broke off in the middle of a request or of its answer."""
     return any(
         type(step).__name__ in ("ChunkedEncodingError", "IncompleteRead", "RemoteProtocolError")
+        or isinstance(step, ConnectionResetError | BrokenPipeError)
         or "Consistency check failed" in str(step)
         for step in _chain(error)
     )
@@ -153,7 +161,7 @@ def _ours(error: Exception, wanted: Wanted, errors: Any, otherwise: str) -> Adap
     def of(name: str) -> bool:
         return any(isinstance(step, getattr(errors, name)) for step in _chain(error))
 
-    label, answer = wanted.label, _answer(error)
+    label, answer = wanted.label, answer_of(error)
     status = getattr(answer, "status_code", None)
     token = "set HF_TOKEN to a token that may read it"
     if of("OfflineModeIsEnabled"):
@@ -164,13 +172,14 @@ def _ours(error: Exception, wanted: Wanted, errors: Any, otherwise: str) -> Adap
             hint=f"ask for access on its page, then {token}",
         )
     if of("RevisionNotFoundError"):
+        commit = COMMIT.fullmatch(wanted.revision)
         return DataError(
-            f"{wanted.hub} has no commit {wanted.revision}",
-            hint="the commits are listed on the data set's page",
+            f"{wanted.hub} has no {'commit' if commit else 'branch or tag'} {wanted.revision}",
+            hint=f"what there is is listed on the {wanted.kind}'s page",
         )
     if of("RepositoryNotFoundError"):
         return DataError(
-            f"there is no data set {wanted.hub}, or it is private",
+            f"there is no {wanted.kind} {wanted.hub}, or it is private",
             hint=f"check the name, or {token}",
         )
     if status in (401, 403):
