@@ -6,7 +6,6 @@ Called by the worker's `adopt` stage, with tensors that `store.safeload` has rea
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,7 +71,7 @@ def adopt(
     named = _named(weights, where)
     # In peft's format a head is among the adapter's tensors, under the names of transformers.
     peft = METHODS[spec["method"]].library == "peft"
-    theirs = {_neutral(name) for name in weights if peft and "heads" not in name.split(".")}
+    theirs = {_neutral(name)[0] for name in weights if peft and "heads" not in name.split(".")}
     of_head = {n: values for n, values in named.items() if n in theirs and n.startswith("heads.")}
     of_adapter = {n: values for n, values in named.items() if n not in of_head}
     backbone.add_adapter("adopted", spec)
@@ -91,15 +90,18 @@ def adopt(
 
 
 def _named(given: Arrays, where: str) -> Arrays:
-    """Tensors by their neutral names; what stands before these must be names of modules."""
-    for name in given:
-        parts = (_OLD.get(part, part) for part in name.split("."))
-        before = itertools.takewhile(lambda part: part not in _STARTS, parts)
-        if not all(part.isidentifier() for part in before):
+    """Tensors by their neutral names: all of one adapter or head, and in modules of a model."""
+    named, owners = {}, set()
+    for name, values in given.items():
+        neutral, before, owner = _neutral(name)
+        if "@" in name.split(".") or not all(part.isidentifier() for part in before):
             raise RefusedError(f"the tensor {shown(name)} has no place here", where=where)
-    named = {_neutral(name): values for name, values in given.items()}
+        named[neutral] = values
+        owners.add(owner)
     if len(named) < len(given):
         raise RefusedError("two tensors have names that mean the same", where=where)
+    if len(owners - {None}) > 1:
+        raise RefusedError(f"the tensors are of {len(owners - {None})} adapters", where=where)
     return named
 
 
@@ -117,18 +119,20 @@ def _plausible(count: int, weights: Arrays, where: str) -> None:
         raise RefusedError(what, where=where)
 
 
-def _neutral(name: str) -> str:
-    """A foreign tensor's name without the model's prefix and the adapter's name."""
+def _neutral(name: str) -> tuple[str, list[str], str | None]:
+    """A foreign tensor's name without the model's prefix and the adapter's name, and these two."""
+    owner = None
     parts = [_OLD.get(part, part) for part in name.split(".")]
     start = next((i for i, part in enumerate(parts) if part in _STARTS), 0)
-    parts = parts[start:]
+    before, parts = parts[:start], parts[start:]
     for i in range(len(parts) - 2):
         if parts[i] in _HOLDERS:
-            parts[i + 1] = "@"
+            owner, parts[i + 1] = parts[i + 1], "@"
     if parts[-1] == "lora_magnitude_vector":
         parts.append("weight")  # peft saves the one tensor of this module under its name
     stem = ".".join(parts[:-1])
-    return f"{_STATIC[stem]}.{parts[-1]}" if stem in _STATIC else ".".join(parts)
+    neutral = f"{_STATIC[stem]}.{parts[-1]}" if stem in _STATIC else ".".join(parts)
+    return neutral, before, owner
 
 
 def _fit(backbone: Backbone, name: str, given: Arrays, where: str) -> Tensors:

@@ -23,6 +23,7 @@ from adapters import AutoAdapterModel
 from adapters.composition import Fuse, Stack
 from adapters.methods.bottleneck import BottleneckLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adapterxlt.compute.methods import config_of, inject, target_paths
@@ -34,6 +35,8 @@ Tensors = dict[str, torch.Tensor]
 #: What a batch wears, lowest first: names, and tuples of names where AdapterFusion combines them.
 Wearing = tuple[str | tuple[str, ...], ...]
 LM_HEAD = "default"
+#: What checkpoints of transformers call the bias of their output embeddings.
+OUTPUT_BIASES = ("lm_head.bias", "lm_head.decoder.bias", "cls.predictions.bias")
 
 
 def fusion_name(names: tuple[str, ...]) -> str:
@@ -75,6 +78,7 @@ class Backbone:
         if len(self.tokenizer) > self.model.config.vocab_size:
             what = f"{len(self.tokenizer)} pieces, but {self.model.config.vocab_size} embeddings"
             raise UsageError(f"tokenizer and weights do not match: {what}", where=str(folder))
+        self._restore_output_bias(folder)
         self.model.requires_grad_(False)
         self.model.to(self.device)
         self._own = dict(self.model.named_parameters())
@@ -91,6 +95,18 @@ class Backbone:
         self._copies: dict[str, dict[str, torch.nn.Parameter]] = {}
         self._wrapped: set[str] = set()
         self._worn: tuple[Wearing, tuple[int, ...]] = ((), ())
+
+    def _restore_output_bias(self, folder: Path) -> None:
+        """Put the bias of the masked-LM head back: `adapters` 1.3.0 does not take it over, and a
+        language adapter would learn how frequent words are in its place."""
+        head = dict(self.model.heads).get(LM_HEAD)
+        if head is None or head.config["head_type"] != "masked_lm":
+            return
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            found = [name for name in OUTPUT_BIASES if name in file.keys()]  # noqa: SIM118
+            if found:
+                with torch.no_grad():
+                    head[-1].bias.copy_(file.get_tensor(found[0]))
 
     @property
     def hidden_size(self) -> int:

@@ -43,7 +43,8 @@ class BackboneInfo:
 
 
 #: Bumped by hand when the meaning of a kind's code changes: old results are then not reused.
-EPOCHS = {"pretrain": 1, "adopt": 1, "train": 2, "merge": 1, "evaluate": 2}
+#: Language adapters count for themselves.
+EPOCHS = {"pretrain": 1, "adopt": 1, "train": 2, "train mlm": 3, "merge": 1, "evaluate": 2}
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Stage:
         """What the key is the digest of; stored in the record, so a record explains itself."""
         return {
             "kind": self.kind,
-            "epoch": EPOCHS[self.kind],
+            "epoch": EPOCHS.get(f"{self.kind} {self.params.get('objective')}", EPOCHS[self.kind]),
             "params": dict(self.params),
             "inputs": dict(self.inputs),
         }

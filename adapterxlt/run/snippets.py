@@ -106,6 +106,12 @@ def _model(export: Export) -> list[str]:
     lines = _call(f"model = {name}.from_pretrained", arguments)
     if ours and name != "AutoAdapterModel":
         lines.append("adapters.init(model)")
+    elif form == "mlm" and ours:
+        # What AutoAdapterModel does not take over of a masked-LM head.
+        lines += [
+            "whole = AutoModelForMaskedLM.from_pretrained(backbone)",
+            'model.heads["default"][-1].bias.data.copy_(whole.get_output_embeddings().bias)',
+        ]
     lines += _worn(export, ours)
     if form == "own":
         return [*lines, f"model = PeftModel.from_pretrained(model, {_folder(export, peft[-1])})"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForMaskedLM
 
 from adapterxlt import lab
 from adapterxlt.compute.backbone import Backbone, Wearing
@@ -555,6 +557,25 @@ def test_stored_weights_come_back_the_same(backbone: Backbone) -> None:
     assert again.keys() == weights.keys()
     assert all(torch.equal(again[name], weights[name]) for name in weights)
     backbone.reset()
+
+
+def test_masked_words_are_predicted_as_by_the_checkpoint(
+    tmp_path: Path, tiny_backbone: Path
+) -> None:
+    """With the bias of its output, which `AutoAdapterModel` leaves at zero."""
+    folder = tmp_path / "b"
+    shutil.copytree(tiny_backbone, folder)
+    model = AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
+    torch.nn.init.normal_(model.lm_head.bias)
+    model.save_pretrained(folder)
+    ids = torch.tensor([[0, 9, 10, 11, 2], [0, 12, 4, 13, 2]])
+    own = Backbone(folder)
+    own.model.eval()
+    with torch.inference_mode():
+        expected = model(ids, attention_mask=torch.ones_like(ids)).logits
+        states = own.hidden(ids, torch.ones_like(ids))
+        torch.testing.assert_close(own.lm_logits(states.flatten(0, 1)), expected.flatten(0, 1))
+    assert model.lm_head.bias.abs().max() > 1
 
 
 def test_the_invertible_block_acts_before_and_after(backbone: Backbone) -> None:

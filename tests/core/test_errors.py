@@ -17,7 +17,11 @@ def test_parts_that_are_empty_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [("StageError", 1), ("UsageError", 2), ("DataError", 2), ("StoreDamaged", 3)]
+    ("kind", "code"),
+    [
+        *(("StageError", 1), ("UsageError", 2), ("DataError", 2), ("StoreDamaged", 3)),
+        ("RefusedError", 5),
+    ],
 )
 def test_exit_codes_and_pickling(kind: str, code: int) -> None:
     error = getattr(errors, kind)("what", where="f:1", hint="do")
