@@ -175,8 +175,9 @@ def fetch(num_proc: int, **given: Any) -> None:
     """Fetch what a recipe reads from hubs, so that it runs without a network."""
     study = open_study(**given, num_proc=num_proc)
     fetched = study.fetch(num_proc=num_proc, listener=say)
-    count = f"{len(fetched)} split{'s' * (len(fetched) > 1)} fetched"
-    click.echo(count if fetched else "nothing to fetch", err=True)
+    counts = [(len(fetched), "split"), (study.brought, "adapter")]
+    said = " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in counts if n)
+    say(f"{said} fetched" if said else "nothing to fetch")
 
 
 @cli.command()

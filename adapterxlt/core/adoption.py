@@ -176,9 +176,8 @@ class Adoptions:
     """Everything a recipe adopts: language adapters by code, task adapters as the recipe says."""
 
     languages: Mapping[str, Adoption] = field(default_factory=dict)
-    tasks: Mapping[str, Adoption] = field(default_factory=dict)
-    """By `Adopt.adapter`."""
+    tasks: Mapping[Adopt, Adoption] = field(default_factory=dict)
 
     def of_phase(self, adopt: Mapping[str, Adopt], task: str) -> Adoption:
         """What a phase adopts in a cell of a task."""
-        return self.tasks[(adopt.get(task) or adopt["task"]).adapter]
+        return self.tasks[adopt.get(task) or adopt["task"]]

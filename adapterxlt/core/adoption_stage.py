@@ -38,6 +38,16 @@ def adopt_stage(
     return Stage("adopt", params, dict(inputs))
 
 
+def misfit(one: Adoption, task: Task) -> str | None:
+    """Why the head that comes with an adapter cannot be a task's: none, or one of another kind."""
+    head, kind = one.adopted.head, task.kind
+    if head is None:
+        return f"{one.label} has no head for {task.name}"
+    if head.kind != ("classification" if kind == "pair-classification" else kind):
+        return f"{one.label} has a head of {head.kind}, and {task.name} is {kind}"
+    return None
+
+
 def check_labels(
     head: Head, labels: tuple[str, ...], given: tuple[str, ...] | None, where: str
 ) -> list[int]:
@@ -61,6 +71,6 @@ def check_labels(
         raise RefusedError(f"{len(its)} labels of {head.outputs} outputs", where=where)
     if sorted(its) != sorted(labels):
         odd = sorted(set(its) ^ set(labels))
-        what = f"the head's labels are not the task's: {odd[:5]!a}"
+        what = f"the head's labels are not the task's: {[label[:40] for label in odd[:5]]!a}"
         raise RefusedError(what, where=where)
     return [its.index(label) for label in labels]

@@ -175,6 +175,8 @@ class Phase(Closed):
             trained = self.model_fields_set - _OF_ADOPTION - {"languages"}
             if trained:
                 raise ValueError(f"an adopted phase is not trained: take {min(trained)} out")
+            if any(one.adapter == "auto" for one in self.adopt.values()):
+                raise ValueError("auto is for language adapters: name the task adapter")
             if self.adapter in ("stack", "fuse"):
                 raise ValueError("an adopted phase is an adapter of its own: write adapter: new")
         if isinstance(self.languages, dict) and set(self.languages) != set(self.tasks):

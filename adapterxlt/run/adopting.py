@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapterxlt.core.adoption import Adopt, Adoption, Reference
-from adapterxlt.core.adoption_stage import adopt_stage
-from adapterxlt.core.errors import UsageError
+from adapterxlt.core.adoption_stage import adopt_stage, misfit
+from adapterxlt.core.errors import RefusedError, UsageError
 from adapterxlt.core.plan import BackboneInfo, Stage
 from adapterxlt.core.tasks import TASKS, Task
 from adapterxlt.corpora.reading import Reading
@@ -65,6 +65,9 @@ def adopt_one(
     base_stage = Stage("pretrain", dict(info.pretraining)) if info.pretraining else None
     inputs = {"backbone": base_stage.key} if base_stage is not None else {}
     own: Task | None = TASKS[task] if task is not None else None
+    said_not = misfit(one, own) if own is not None and own.trains else None
+    if said_not is not None:
+        raise RefusedError(said_not)
     stage = adopt_stage(one, info, inputs, own)
     bring(opened, [(stage.key, one)], base_folder, listener)
     places = Places(opened.root, Reading(None), where)

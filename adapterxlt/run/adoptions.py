@@ -111,7 +111,7 @@ class _Asked:
         self.loaded, self.recipe, self.backbone = loaded, loaded.recipe, backbone
         self.faults: list[Fault] = []
         self.languages = dict(self._languages())
-        self.tasks = {adopt.adapter: (adopt, at) for adopt, at in self._tasks()}
+        self.tasks = dict(self._tasks())
 
     def fault(self, what: str, hint: str, at: tuple[str | int, ...]) -> None:
         self.faults.append(Fault(what, self.loaded.where(*at), hint))
@@ -162,7 +162,7 @@ class _Asked:
 
     def references(self) -> Iterator[tuple[Reference, Adopt]]:
         """Each reference, with what the recipe says of it."""
-        for adopt, _ in (*self.languages.values(), *self.tasks.values()):
+        for adopt in (*(adopt for adopt, _ in self.languages.values()), *self.tasks):
             yield Reference.parse(adopt.adapter), adopt
 
 
@@ -191,12 +191,12 @@ def resolve(
         return Adoption(reference, adopted, adopt)
 
     languages = {code: of(*one) for code, one in asked.languages.items()}
-    tasks = {name: of(*one) for name, one in asked.tasks.items()}
+    tasks = {adopt: of(adopt, at) for adopt, at in asked.tasks.items()}
     if asked.faults:
         raise RecipeError(dict.fromkeys(asked.faults))
     return Adoptions(
         {code: one for code, one in languages.items() if one is not None},
-        {name: one for name, one in tasks.items() if one is not None},
+        {adopt: one for adopt, one in tasks.items() if one is not None},
     )
 
 

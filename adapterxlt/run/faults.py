@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from adapterxlt.core.adapters import AdapterSpec
-from adapterxlt.core.adoption import Adoption, Adoptions
+from adapterxlt.core.adoption import Adoptions
+from adapterxlt.core.adoption_stage import misfit
 from adapterxlt.core.demands import demands, worn_languages
 from adapterxlt.core.errors import DataError, Fault
 from adapterxlt.core.loading import LoadedRecipe
 from adapterxlt.core.methods import clash
 from adapterxlt.core.plan import BackboneInfo
-from adapterxlt.core.tasks import Task
 from adapterxlt.corpora.sources import Corpus, LabCorpus
 
 
@@ -203,22 +203,12 @@ def adoption_faults(
                     if reason:
                         what = f"{spec.method!r} cannot be stacked on the adopted {language!r}"
                         yield Fault(f"{what}: {reason}", loaded.where("regimes", i))
-                if phase.adopt and one is not None:
-                    yield from _head_faults(loaded, own, one, j == len(regime.phases) - 1, at)
-
-
-def _head_faults(
-    loaded: LoadedRecipe, task: Task, one: Adoption, last: bool, at: tuple[str | int, ...]
-) -> Iterator[Fault]:
-    head, where = one.adopted.head, loaded.where(*at)
-    kind = "classification" if task.kind == "pair-classification" else task.kind
-    if head is None:
-        if last and task.trains:
-            what = f"{one.label} has no head for {task.name}"
-            yield Fault(what, where, "add a phase that trains one")
-    elif head.kind != kind:
-        what = f"{one.label} has a head of {head.kind}, and {task.name} is {task.kind}"
-        yield Fault(what, where, "take another adapter or task")
+                if not phase.adopt or one is None or not own.trains:
+                    continue
+                said, last = misfit(one, own), j == len(regime.phases) - 1
+                if said is not None and (last or one.adopted.head is not None):
+                    hint = "take another adapter, or add a phase that trains a head"
+                    yield Fault(said, loaded.where(*at), hint)
 
 
 def spec_faults(loaded: LoadedRecipe, backbone: BackboneInfo) -> Iterator[Fault]:

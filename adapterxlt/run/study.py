@@ -55,6 +55,8 @@ class Study:
     adoptions: Adoptions = field(default_factory=Adoptions)
     fetched: list[HubSplit] = field(default_factory=list)
     """What came from hubs for it, since it was opened or so that it could be."""
+    brought: int = 0
+    """How many adapters were brought into the store for it."""
 
     @property
     def recipe(self) -> Recipe:
@@ -198,7 +200,8 @@ class Study:
         self.fetched += _fetch(self.hub_splits(), self.store.root, num_proc, listener)
         wanted = ((key, self.adopts(key)) for key in self.plan.needed(self.done()))
         some = [(key, one) for key, one in wanted if one is not None]
-        bring(self.store, some, self.loaded.folder, listener or (lambda line: None))
+        tell = listener or (lambda line: None)
+        self.brought += bring(self.store, some, self.loaded.folder, tell)
         return self.fetched
 
     def adopts(self, key: str) -> Adoption | None:

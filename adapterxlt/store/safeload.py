@@ -96,18 +96,27 @@ def read_plain(path: Path, where: str) -> bytes:
     """The bytes of a file that `folder_files` gave; by now another one may go by its name.
 
     Raises:
-        RefusedError: it is no plain file any more, or grows.
-        OSError: it is a link now, or cannot be read.
+        RefusedError: it is a link or no plain file any more, or grows.
+        OSError: it cannot be read.
     """
     # Neither through a link, nor waiting for somebody to write into a pipe.
     careful = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
     flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in careful)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        handle = os.open(path, flags)
+    except OSError:
+        if path.is_symlink():
+            raise RefusedError(f"{path.name} is a link", where=where) from None
+        raise
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise RefusedError(f"{path.name} is no plain file", where=where)
         check_size(path.name, status.st_size, where)
-        data = file.read(status.st_size + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(status.st_size + 1)
+    finally:
+        os.close(handle)
     if len(data) != status.st_size:
         raise RefusedError(f"{path.name} changes while it is read", where=where)
     return data

@@ -261,7 +261,9 @@ class _Commit:
         found = self.clients.hub.try_to_load_from_cache(
             self.name, file, repo_type="dataset", revision=self.revision
         )
-        return Path(found) if isinstance(found, str) else None
+        # A hub that answers with another commit has that one's file found under the one asked for.
+        ours = isinstance(found, str) and self.revision in Path(found).parts
+        return Path(found) if ours else None
 
     def _download(self, file: str) -> Path:
         def once() -> str:
