@@ -1,7 +1,8 @@
 """Loads exported folders as anyone would who has never heard of the package, and prints nothing.
 
-A program of its own, run by `test_plain_exports.py`: importing the package here is an error. It runs
-folder's `load.py` and gives real rows to what that leaves; the outputs are written as safetensors.
+A program of its own, run by `test_plain_exports.py`: importing the package here is an error. It
+runs each folder's `load.py` and gives real rows to what that leaves; the outputs are written as
+safetensors.
 
     python load_exports.py JOBS.json OUTPUTS.safetensors
 """
