@@ -6,6 +6,7 @@ the way that they are the ones the plan meant. Used by `run.worker` alone.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -81,13 +82,10 @@ class Desk:
 
     def backbone(self, stage: Stage) -> Backbone:
         """The backbone a stage is for; loaded once as long as stages want the same one."""
-        from adapterxlt.compute.backbone import Backbone
-
         if "backbone" in stage.inputs:
             name = stage.inputs["backbone"]
             if self._loaded is None or self._loaded[0] != name:
-                folder = self.store.materialize(self.record(name))
-                self._loaded = (name, Backbone(folder, self.places.device))
+                self._load(name, self.store.materialize(self.record(name)))
         else:
             name = stage.params["backbone"]["weights"]
             if self._loaded is None or self._loaded[0] != name:
@@ -95,7 +93,8 @@ class Desk:
                 if folder_backbone(folder).digests != stage.params["backbone"]:
                     what = "the backbone has changed since planning"
                     raise StageError(what, where=str(folder), hint="run again")
-                self._loaded = (name, Backbone(folder, self.places.device))
+                self._load(name, folder)
+        assert self._loaded is not None
         backbone = self._loaded[1]
         if (stage.params.get("max_length") or 0) > backbone.max_length:
             raise StageError(
@@ -103,6 +102,18 @@ class Desk:
                 f"{backbone.max_length} positions"
             )
         return backbone
+
+    def _load(self, name: str, folder: Path) -> None:
+        """Load a backbone. What lives from now on as long as the process is left out of the search
+        for garbage, which every training asks for and which would take a third of a second.
+        """
+        from adapterxlt.compute.backbone import Backbone
+
+        gc.unfreeze()
+        self._loaded = None
+        self._loaded = (name, Backbone(folder, self.places.device))
+        gc.collect()
+        gc.freeze()
 
     def encoded(self, backbone: Backbone, stage: Stage, data: Mapping[str, Any]) -> Encoded:
         """The rows that a stream or an evaluation reads, as windows.
