@@ -92,7 +92,8 @@ def inject(encoder: torch.nn.Module, name: str, spec: Mapping[str, Any], layers:
         if hasattr(encoder, "peft_config"):
             del encoder.peft_config
     for (path, name_of), earlier in shared.items():
-        now = getattr(encoder.get_submodule(path), name_of)
+        # Where another method's wrapper stands in front, nothing was taken away.
+        now = getattr(encoder.get_submodule(path), name_of, earlier)
         for other in earlier:
             if other not in now:
                 now[other] = earlier[other]

@@ -370,6 +370,10 @@ def clash(lower: str, upper: str) -> str:
         return ""
     if "replaced" in above.touches and below.touches & {"matrices", "added"}:
         return f"{upper} computes from the backbone's weights and passes {lower} by"
+    if "replaced" in below.touches and "backbone" in above.touches:
+        return (
+            f"{lower} reads the backbone's weights without gradients, which {upper} trains them by"
+        )
     if "replaced" in below.touches and "matrices" in above.touches:
         return f"{lower} computes from the backbone's weights and passes {upper} by"
     return ""

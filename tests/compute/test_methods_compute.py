@@ -186,7 +186,6 @@ def check_both_take_part(backbone: Backbone, lower: str, upper: str) -> None:
     assert len([n for n in without if n.startswith(f"{upper}:")]) == 0
 
 
-@pytest.mark.slow
 def test_every_pair_that_is_not_refused_works(backbone: Backbone) -> None:
     for lower, upper in product(LANGUAGE, TASK):
         backbone.reset()
