@@ -110,7 +110,7 @@ class Machine:
 
     def argv(self, verb: str, *given: str) -> list[str]:
         """A verb with the backbone, and about the recipe where it is of recipes."""
-        if verb == "ls":
+        if verb in ("ls", "push"):
             return [verb, *given]
         about = [] if verb == "adopt" else ["r.yaml"]
         workers = ["--workers", "0"] if verb == "run" else []
@@ -845,3 +845,32 @@ def test_references_that_are_none(machine: Machine, hub: Hub) -> None:
         assert said.code == 2, said
         assert f"no adapter is called {reference!r}" in said.refusal
     assert hub.log == []
+
+
+# --- all the way round ---------------------------------------------------------------------------
+
+
+def test_what_is_exported_and_pushed_is_adopted_with_the_same_scores(
+    hub: Hub, machine: Machine
+) -> None:
+    """Trained here, exported, pushed, locked and adopted into a store that has never seen it."""
+    hub.tokens = {"mine": {"lab"}}
+    machine.write("budget: {steps: 3, batch: 4, lr: 1e-2}")
+    wanted = ("results", "--json", "--where", "target=lab-near-high")
+    out = ("out", "--language", "lab-near-high", "--part", "language")
+    push = call("push", "out", "lab/near", "--yes", HF_TOKEN="mine")
+    ran, exported, pushed, first = machine.many(
+        call("run"), call("export", *out), push, call(*wanted)
+    )
+    assert [ran.code, exported.code, pushed.code] == [0, 0, 0], (ran, exported, pushed)
+    machine.write("lab-near-high: hub:lab/near\nbudget: {steps: 3, batch: 4, lr: 1e-2}")
+    other = ("--store", "other")
+    locked, again, second = machine.many(
+        call("lock", *other), call("run", *other), call(*wanted, *other)
+    )
+    assert [locked.code, again.code] == [0, 0], (locked, again)
+    assert machine.locked()["hub:lab/near"]["commit"] in pushed.out
+    assert "adopt language lab-near-high from hub:lab/near@" in again.err
+    kept = ("task", "regime", "target", "metric", "score", "n")
+    rows = [[[row[k] for k in kept] for row in json.loads(s.out)] for s in (first, second)]
+    assert rows[0] == rows[1] and rows[0]
