@@ -26,7 +26,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
@@ -44,12 +43,11 @@ from adapterxlt.run.hub.clients import (
     offline,
     patient,
 )
+from adapterxlt.run.hub.rows import write_rows
 from adapterxlt.store.files import read_json, write_bytes, write_json
 
 #: Number of what is noted about a split; notes with another one are not read.
 FORMAT = 1
-#: Rows that are written at once.
-ROWS = 20_000
 
 #: A commit of a hub's own conversion to parquet: a folder for each configuration and split.
 _CONVERTED = re.compile(r"(?P<config>[^/]+)/(?P<split>[^/]+)/\d{4,}\.parquet")
@@ -164,7 +162,7 @@ def _fetch_one(split: HubSplit, shelf: Shelf, commit: _Commit, workers: int) -> 
         commit.tell(f"{split.label}: reading")
         with as_ours(split, commit.clients, "cannot be read"):
             table = _read(commit.clients, recipe, paths, scratch, workers)
-        rows = _write(table, scratch / "rows.parquet")
+        rows = write_rows(table, scratch / "rows.parquet")
         write_bytes(shelf.path(split), (scratch / "rows.parquet").read_bytes())
         commit.tell(f"{split.label}: {rows} rows")
     except (pa.ArrowInvalid, pa.ArrowIndexError, pa.ArrowNotImplementedError) as error:
@@ -414,64 +412,6 @@ def _read(
         num_proc=min(workers, len(paths)) if min(workers, len(paths)) > 1 else None,
         **recipe.options,
     )
-
-
-def _write(dataset: Any, path: Path) -> int:
-    """Rows as plain parquet: names for class numbers, and no notes of any client."""
-    table: Any = dataset.data.table
-    names = table.column_names
-
-    def named(batch: Any) -> list[Any]:
-        columns = zip(names, batch.columns, strict=True)
-        return [_named(column, dataset.features[name]) for name, column in columns]
-
-    empty = pa.record_batch([pa.array([], column.type) for column in table.columns], names)
-    types = [column.type for column in named(empty)]
-    plain = pa.schema(list(zip(names, types, strict=True)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, plain, compression="zstd") as writer:
-        for batch in table.to_batches(max_chunksize=ROWS):
-            writer.write_batch(pa.record_batch(named(batch), schema=plain))
-    return int(dataset.num_rows)
-
-
-def _named(array: Any, feature: Any) -> Any:
-    """An array with the names of classes for their numbers, at any depth; -1 is no class."""
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if isinstance(array, pa.DictionaryArray):
-        array = array.dictionary_decode()
-    kind = array.type
-    if hasattr(feature, "int2str") and pa.types.is_integer(kind):
-        known = pc.if_else(pc.less(array, 0), pa.scalar(None, kind), array)
-        return pa.array(feature.names, pa.string()).take(known)
-    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-    if pa.types.is_struct(kind) and isinstance(feature, dict):
-        fields = [kind.field(i).name for i in range(kind.num_fields)]
-        parts = [_named(array.field(i), feature[name]) for i, name in enumerate(fields)]
-        if not parts:
-            return array
-        return pa.StructArray.from_arrays(parts, names=fields, mask=array.is_null())
-    if inner is None:
-        return array
-    if pa.types.is_fixed_size_list(kind):
-        array = array.cast(pa.list_(kind.value_type))
-        kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        # Lists of their own: a slice's offsets do not begin at its values' beginning.
-        lengths = pc.fill_null(pc.list_value_length(array), 0)
-        ends = pc.cumulative_sum(lengths)
-        offsets = pa.concat_arrays([pa.array([0], ends.type), _one(ends)])
-        return type(array).from_arrays(
-            offsets.cast(pa.int64() if pa.types.is_large_list(kind) else pa.int32()),
-            _named(_one(pc.list_flatten(array)), inner),
-            mask=_one(array.is_null()),
-        )
-    return array
-
-
-def _one(array: Any) -> Any:
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def _no_config(split: HubSplit, known: Iterable[str]) -> DataError:
