@@ -16,7 +16,8 @@ from pydantic import Field, field_validator
 from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.specs import Closed
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_PART = r"[A-Za-z0-9][\w.-]{0,95}"
+_REPOSITORY = re.compile(f"{_PART}/{_PART}(?:/{_PART}){{0,3}}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./+-]{0,127}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -66,7 +67,8 @@ class Reference:
 
     Attributes:
         place: `hub`, `peft` (a hub too, and its format is said) or `folder`.
-        name: ``organization/name``, or the path as written.
+        name: ``organization/name``, with the folder in it where the adapter is in one; or the path
+            as written.
         revision: as written; none is the repository's newest commit.
     """
 

@@ -853,24 +853,24 @@ def test_references_that_are_none(machine: Machine, hub: Hub) -> None:
 def test_what_is_exported_and_pushed_is_adopted_with_the_same_scores(
     hub: Hub, machine: Machine
 ) -> None:
-    """Trained here, exported, pushed, locked and adopted into a store that has never seen it."""
+    """A part of a composition that was trained here, in a store that has never seen it."""
     hub.tokens = {"mine": {"lab"}}
     machine.write("budget: {steps: 3, batch: 4, lr: 1e-2}")
     wanted = ("results", "--json", "--where", "target=lab-near-high")
-    out = ("out", "--language", "lab-near-high", "--part", "language")
-    push = call("push", "out", "lab/near", "--yes", HF_TOKEN="mine")
+    out = ("out", "--language", "lab-near-high")
+    push = call("push", "out", "lab/tagger", "--yes", HF_TOKEN="mine")
     ran, exported, pushed, first = machine.many(
         call("run"), call("export", *out), push, call(*wanted)
     )
     assert [ran.code, exported.code, pushed.code] == [0, 0, 0], (ran, exported, pushed)
-    machine.write("lab-near-high: hub:lab/near\nbudget: {steps: 3, batch: 4, lr: 1e-2}")
+    machine.write("lab-near-high: hub:lab/tagger/language\nbudget: {steps: 3, batch: 4, lr: 1e-2}")
     other = ("--store", "other")
     locked, again, second = machine.many(
         call("lock", *other), call("run", *other), call(*wanted, *other)
     )
     assert [locked.code, again.code] == [0, 0], (locked, again)
-    assert machine.locked()["hub:lab/near"]["commit"] in pushed.out
-    assert "adopt language lab-near-high from hub:lab/near@" in again.err
+    assert machine.locked()["hub:lab/tagger/language"]["commit"] in pushed.out
+    assert "adopt language lab-near-high from hub:lab/tagger/language@" in again.err
     kept = ("task", "regime", "target", "metric", "score", "n")
     rows = [[[row[k] for k in kept] for row in json.loads(s.out)] for s in (first, second)]
     assert rows[0] == rows[1] and rows[0]

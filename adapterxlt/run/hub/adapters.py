@@ -25,10 +25,21 @@ from adapterxlt.store.safeload import KNOWN, ROLES, check_name, check_size
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """An adapter's repository at a revision."""
+    """An adapter's repository at a revision, with the folder in it where the adapter is in one."""
 
     hub: str
     revision: str
+
+    @property
+    def name(self) -> str:
+        """``organization/name``, without the folder."""
+        return "/".join(self.hub.split("/")[:2])
+
+    @property
+    def prefix(self) -> str:
+        """What names of its files begin with."""
+        folder = "/".join(self.hub.split("/")[2:])
+        return f"{folder}/" if folder else ""
 
     @property
     def kind(self) -> str:
@@ -58,7 +69,7 @@ def resolve(name: str, revision: str | None, tell: Tell) -> tuple[str, dict[str,
     # Without a limit of time the client waits for an answer for ever.
     asked = {"files_metadata": True, "timeout": client.hub.constants.HF_HUB_ETAG_TIMEOUT}
     with as_ours(wanted, client, "cannot be looked up"):
-        found = patient(lambda: api.model_info(name, revision=revision, **asked), BUSY, tell)
+        found = patient(lambda: api.model_info(wanted.name, revision=revision, **asked), BUSY, tell)
     commit = str(found.sha)
     if not COMMIT.fullmatch(commit):
         raise HubError(f"the hub names no commit of {wanted.label}")
@@ -67,9 +78,10 @@ def resolve(name: str, revision: str | None, tell: Tell) -> tuple[str, dict[str,
     sizes = {}
     for file in found.siblings or ():
         check_name(file.rfilename, wanted.label)
-        if file.rfilename in KNOWN:
-            check_size(file.rfilename, file.size or 0, wanted.label)
-            sizes[file.rfilename] = file.size or 0
+        own = file.rfilename.removeprefix(wanted.prefix)
+        if own in KNOWN and file.rfilename == wanted.prefix + own:
+            check_size(own, file.size or 0, wanted.label)
+            sizes[own] = file.size or 0
     for names in (names for roles in ROLES.values() for names in roles.values()):
         for other in [name for name in names if name in sizes][1:]:
             del sizes[other]  # the same once more, as a pickle
@@ -103,7 +115,8 @@ def _fetched(wanted: Repository, file: str, client: Clients, tell: Tell) -> Path
     api = client.hub.HfApi(library_name="adapterxlt")
 
     def once() -> str:
-        found: str = api.hf_hub_download(wanted.hub, file, revision=wanted.revision)
+        name = wanted.prefix + file
+        found: str = api.hf_hub_download(wanted.name, name, revision=wanted.revision)
         return found
 
     with as_ours(wanted, client, "cannot be downloaded"):
@@ -115,15 +128,17 @@ def _fetched(wanted: Repository, file: str, client: Clients, tell: Tell) -> Path
 
 
 def _cached(wanted: Repository, file: str, client: Clients) -> Path | None:
-    found = client.hub.try_to_load_from_cache(wanted.hub, file, revision=wanted.revision)
+    name = wanted.prefix + file
+    found = client.hub.try_to_load_from_cache(wanted.name, name, revision=wanted.revision)
     # Of a hub that answers with another commit, the client notes that this one is called by it.
-    ours = isinstance(found, str) and Path(found).parent.name == wanted.revision
+    ours = isinstance(found, str) and wanted.revision in Path(found).parts
     return Path(found) if ours else None
 
 
 def cached(name: str) -> bool:
     """Whether the client's cache has the weights of an adapter, at any commit."""
-    client = clients()
-    folder = Path(client.hub.constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    wanted, client = Repository(name, ""), clients()
+    folder = f"models--{wanted.name.replace('/', '--')}"
+    snapshots = Path(client.hub.constants.HF_HUB_CACHE) / folder / "snapshots"
     weights = {name for roles in ROLES.values() for name in roles["weights"]}
-    return any(path.name in weights for path in (folder / "snapshots").glob("*/*"))
+    return any(path.name in weights for path in snapshots.glob(f"*/{wanted.prefix}*"))
