@@ -17,7 +17,7 @@ from adapterxlt.core.adapters import adapter_parameters
 from adapterxlt.core.errors import RefusedError
 from adapterxlt.core.methods import METHODS
 from adapterxlt.core.specs import Shape
-from adapterxlt.store.safeload import shown
+from adapterxlt.store.safeload import check_count, shown
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -67,7 +67,8 @@ def adopt(
         RefusedError: a tensor is missing, left over, given twice or of another shape.
     """
     shape = _shape(backbone)
-    _plausible(adapter_parameters(spec, shape), weights, where)
+    given = sum(values.size for values in weights.values())
+    check_count(adapter_parameters(spec, shape), given, where)
     named = _named(weights, where)
     # In peft's format a head is among the adapter's tensors, under the names of transformers.
     peft = METHODS[spec["method"]].library == "peft"
@@ -109,14 +110,6 @@ def _shape(backbone: Backbone) -> Shape:
     config = backbone.model.config
     sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size)
     return Shape(*sizes, config.vocab_size)
-
-
-def _plausible(count: int, weights: Arrays, where: str) -> None:
-    """Modules are made only of a size that the file may have: a rank of a billion has none."""
-    given = sum(values.size for values in weights.values())
-    if count > 2 * given:
-        what = f"its configuration describes {count:,} parameters, and its file has {given:,}"
-        raise RefusedError(what, where=where)
 
 
 def _neutral(name: str) -> tuple[str, list[str], str | None]:

@@ -34,6 +34,7 @@ from adapterxlt.core.known import known_adapters
 from adapterxlt.core.loading import LoadedRecipe
 from adapterxlt.core.plan import BackboneInfo
 from adapterxlt.run.looking import look, look_at, read_folder
+from adapterxlt.run.unpickling import pickle_refused
 from adapterxlt.store.files import write_bytes
 from adapterxlt.store.store import Store
 
@@ -239,8 +240,7 @@ def check(adopted: Adopted, backbone: BackboneInfo, adopt: Adopt, reference: Ref
     if reference.place == "peft" and adopted.format != "peft":
         raise RefusedError("it is not in the format of peft", where=where, hint="write hub:")
     if adopted.pickles and not adopt.allow_pickle:
-        hint = "say allow_pickle: true to have it opened once, in a process of its own"
-        raise RefusedError(f"{adopted.pickles[0]} is a pickle", where=where, hint=hint)
+        raise pickle_refused(adopted.pickles[0], where)
     check_base(
         adopted.made_for,
         names=backbone.names,

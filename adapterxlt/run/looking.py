@@ -7,7 +7,6 @@ a pickle is opened by another process. `run.adoptions` calls it.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from adapterxlt.core.dialects_heads import head_of_adapters, head_of_peft
 from adapterxlt.core.dialects_peft import of_peft
 from adapterxlt.core.errors import RefusedError, UsageError
 from adapterxlt.core.plan import BackboneInfo
-from adapterxlt.run.unpickling import unpickled
+from adapterxlt.run.unpickling import pickle_refused, unpickled
 from adapterxlt.store import safeload
 from adapterxlt.store.store import Store
 
@@ -106,8 +105,7 @@ def _look(
         name, data = roles[role], files[roles[role]]
         if name.endswith(".bin"):
             if not adopt.allow_pickle:
-                hint = "say allow_pickle: true to have it opened once, in a process of its own"
-                raise RefusedError(f"{name} is a pickle", where=where, hint=hint)
+                raise pickle_refused(name, where)
             data = unpickled(store, data, where)
         return safeload.tensors_of(data, f"{where} {name}")
 
@@ -127,7 +125,8 @@ def _look(
                 tensors("head")
     for _, what, _ in spec.faults(backbone.shape):
         raise RefusedError(what, where=where)
-    _check_size(adapter_parameters(spec.resolved(), backbone.shape), shapes, where)
+    given = sum(values.size for values in weights.values())
+    safeload.check_count(adapter_parameters(spec.resolved(), backbone.shape), given, where)
     locked = {
         role: LockedFile(name=name, sha256=sums[name], size=len(files[name]))
         for role, name in roles.items()
@@ -139,14 +138,6 @@ def _look(
         head=head,
         made_for=_made_for(config, files, where),
     )
-
-
-def _check_size(count: int, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """What is described and what is there must be of one order, before anything is made of it."""
-    given = sum(math.prod(shape) for shape in shapes.values())
-    if not count <= 2 * given:
-        what = f"its configuration describes {count:,} parameters, and its file has {given:,}"
-        raise RefusedError(what, where=where)
 
 
 def _made_for(config: Mapping[str, Any], files: Mapping[str, bytes], where: str) -> dict[str, Any]:

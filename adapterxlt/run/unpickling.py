@@ -21,6 +21,12 @@ _PROGRAM = Path(__file__).resolve().parent.parent / "compute" / "unpickle.py"
 PATIENCE = 300
 
 
+def pickle_refused(name: str, where: str) -> RefusedError:
+    """The error of weights that are a pickle where none is allowed."""
+    hint = "say allow_pickle: true to have it opened once, in a process of its own"
+    return RefusedError(f"{name} is a pickle", where=where, hint=hint)
+
+
 def unpickled(store: Store, data: bytes, where: str) -> bytes:
     """The tensors of a pickle as the bytes of a safetensors file.
 

@@ -122,6 +122,18 @@ def read_plain(path: Path, where: str) -> bytes:
     return data
 
 
+def check_count(described: int, given: int, where: str) -> None:
+    """Refuse a file that cannot hold what its configuration describes, before modules are made of
+    it: a rank of a billion has no such file.
+
+    Args:
+        described, given: numbers of parameters.
+    """
+    if not described <= 2 * given:
+        what = f"its configuration describes {described:,} parameters, and its file has {given:,}"
+        raise RefusedError(what, where=where)
+
+
 def check_size(name: str, size: int, where: str) -> None:
     """Refuse a file of a known name that is larger than any has reason to be."""
     most = MOST_JSON if name.endswith(".json") else MOST_WEIGHTS
