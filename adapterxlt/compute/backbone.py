@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from adapterxlt.compute.data import Batch, Window, collate
 from adapterxlt.compute.methods import config_of, inject, target_paths
+from adapterxlt.compute.remembered import Remembered
+from adapterxlt.compute.trunk import Trunk
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError, UsageError
 from adapterxlt.core.methods import METHODS, clash
@@ -95,6 +99,9 @@ class Backbone:
         self._copies: dict[str, dict[str, torch.nn.Parameter]] = {}
         self._wrapped: set[str] = set()
         self._worn: tuple[Wearing, tuple[int, ...]] = ((), ())
+        self.trunk = Trunk(self.model)
+        self._half: dict[str, torch.nn.Parameter] = {}
+        self.halved = False
 
     def _restore_output_bias(self, folder: Path) -> None:
         """Put the bias of the masked-LM head back: `adapters` 1.3.0 does not take it over, and a
@@ -119,10 +126,8 @@ class Backbone:
 
     @property
     def max_length(self) -> int:
-        """Longest sequence in sub-words; XLM-R counts positions from the padding index on."""
-        config = self.model.config
-        offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-        return int(config.max_position_embeddings) - offset
+        """Longest sequence in sub-words."""
+        return int(self.model.config.max_position_embeddings) - self.trunk.first_position
 
     def add_adapter(
         self, name: str, spec: Mapping[str, Any], *, seed: int = 0, weights: Tensors | None = None
@@ -138,6 +143,7 @@ class Backbone:
         out = sorted({i + self.layers if i < 0 else i for i in spec.get("leave_out") or ()})
         spec = {**spec, "leave_out": out or None}
         worn = self._worn
+        self.compute_in("fp32")
         with torch.random.fork_rng():
             torch.manual_seed(derive(seed, "adapter"))
             if row.library == "adapters":
@@ -330,9 +336,31 @@ class Backbone:
         flat = [name for part in stack for name in _members(part)]
         self._wear_wrappers(flat, skip)
         copies = next((self._copies[name] for name in flat if name in self._copies), {})
+        instead = {**self._halves(), **copies} if self.halved else copies
         for place, own in self._encoder_parameters():
             module, name = self._places[place]
-            module._parameters[name] = copies.get(place, own)
+            module._parameters[name] = instead.get(place, own)
+
+    def compute_in(self, precision: str) -> None:
+        """Get ready for mixed precision (``bf16``) or for none (``fp32``), until `reset`.
+
+        The frozen matrices are cast once, where autocast would cast them at every use; what comes
+        out is the same to the bit.
+        """
+        halved = precision == "bf16"
+        if halved != self.halved:
+            self.halved = halved
+            self._wear(*self._worn)
+
+    def _halves(self) -> dict[str, torch.nn.Parameter]:
+        """The encoder's matrices in bf16, by place, without those whose values peft looks at."""
+        if not self._half:
+            for place, own in self._encoder_parameters():
+                if isinstance(self._places[place][0], torch.nn.Linear):
+                    cast = own.detach().to(torch.bfloat16)
+                    self._half[place] = torch.nn.Parameter(cast, requires_grad=False)
+        wrapped = {f"encoder.{path}" for path in self._wrapped}
+        return {at: half for at, half in self._half.items() if at.rpartition(".")[0] not in wrapped}
 
     def _wear_wrappers(self, names: list[str], skip: tuple[int, ...]) -> None:
         """As `set_adapter` of peft's layers, which would also change what is trainable."""
@@ -347,34 +375,72 @@ class Backbone:
     def hidden(
         self, ids: torch.Tensor, mask: torch.Tensor, layer: int | None = None
     ) -> torch.Tensor:
-        """Hidden states, shape (batch, length, hidden), under the active adapters.
+        """Hidden states (windows, length, hidden) under the active adapters; see `Trunk.hidden`."""
+        return self.trunk.hidden(ids, mask, layer)
 
-        Args:
-            layer: whose states, from 1 on; the last one's when left out.
+    def batch(self, windows: Sequence[Window]) -> Batch:
+        """Windows as a batch on the device, packed unless what is worn forbids it."""
+        worn = (name for part in self._worn[0] for name in _members(part))
+        alone = all("prefix" not in METHODS[self._methods[name]].touches for name in worn)
+        return collate(windows, self.tokenizer.pad_token_id, pack=alone).to(self.device)
+
+    def scored(self, batch: Batch, below: Remembered | None = None) -> torch.Tensor:
+        """Hidden states (scored, hidden) at the scored positions; see `Trunk.scored`."""
+        return self.trunk.scored(batch, below)
+
+    def acting(self, names: Iterable[str]) -> Iterator[tuple[str, int, torch.nn.Parameter]]:
+        """(neutral name, layer, parameter) of what goes by names, without skipped layers; what
+        stands below all layers is in -1, and a head above them.
         """
-        if layer is None:
-            return self.model.base_model(input_ids=ids, attention_mask=mask)[0]
-        seen = self.model.base_model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        return seen.hidden_states[layer]
+        for name in sorted(names):
+            for n, parameter in self._parameters(name).items():
+                found = re.search(r"\.layer\.(\d+)\.", n)
+                layer = int(found[1]) if found else -1
+                if n.startswith("heads."):
+                    yield n, self.layers, parameter
+                elif name in self._copies or layer not in self._worn[1]:
+                    yield n, -1 if name in self._copies else layer, parameter
+
+    @property
+    def worn(self) -> set[str]:
+        """What is active: the names of adapters and of their fusions."""
+        parts = [_members(part) for part in self._worn[0]]
+        return {name for part in parts for name in (*part, fusion_name(part))}
 
     def head_logits(self, name: str, states: torch.Tensor) -> torch.Tensor:
         """Logits (positions, labels) of a head for hidden states (positions, hidden)."""
         return torch.nn.Sequential.forward(self.model.heads[name], states)
 
-    def lm_logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits (positions, vocabulary) of the backbone's own masked-LM head.
+    def lm_states(self, states: torch.Tensor) -> torch.Tensor:
+        """What stands before the output embeddings of the backbone's own masked-LM head, for
+        hidden states (positions, hidden).
 
-        The inverse of the active invertible adapter stands before the output embedding
-        (MAD-X, Pfeiffer et al. 2020, section 3.3.3).
+        The inverse of the active invertible adapter is a part of it (MAD-X, Pfeiffer et al. 2020,
+        section 3.3.3).
         """
-        head = self._lm_head()
-        for layer in list(head)[:-1]:
+        for layer in list(self._lm_head())[:-1]:
             states = layer(states)
         inverse = self.model.base_model.get_invertible_adapter()
         if inverse is not None:
             # The library's coupling block wants (batch, length, hidden).
             states = inverse(states[None], rev=True)[0]
-        return head[-1](states)
+        return states
+
+    def lm_output(self, pieces: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output embeddings (pieces, hidden) and biases (pieces,), in the type of computation.
+
+        Args:
+            pieces: of which ones; all when left out.
+        """
+        output, dtype = self._lm_head()[-1], torch.bfloat16 if self.halved else torch.float32
+        weight, bias = output.weight.detach(), output.bias.detach()
+        if pieces is not None:
+            weight, bias = weight[pieces], bias[pieces]
+        return weight.to(dtype), bias.to(dtype)
+
+    def lm_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (positions, vocabulary) of the backbone's own masked-LM head."""
+        return self._lm_head()[-1](self.lm_states(states))
 
     def _lm_head(self) -> Any:
         head = dict(self.model.heads).get(LM_HEAD)
@@ -387,6 +453,7 @@ class Backbone:
 
     def reset(self) -> None:
         """Take off everything that was added; checks that the modules are those it came with."""
+        self.halved = False
         self._wear((), ())
         encoder = self.model.base_model.encoder
         prefix = next(n for n, module in self._modules.items() if module is encoder)

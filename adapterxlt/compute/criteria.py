@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from adapterxlt.compute.data import Window
+from adapterxlt.compute.softmax import linear_cross_entropy
 
 Rows = Sequence[tuple[Window, ...]]
 Loss = Callable[[torch.Tensor, torch.Tensor, Rows], torch.Tensor]
@@ -75,6 +76,22 @@ def _padded(values: torch.Tensor, sizes: Any) -> torch.Tensor:
     """One line a group, (groups, longest), what is not there at minus infinity."""
     groups = values.split(list(sizes))
     return pad_sequence(list(groups), batch_first=True, padding_value=float("-inf"))
+
+
+def vocabulary(
+    weight: torch.Tensor, bias: torch.Tensor, number: torch.Tensor | None = None
+) -> Criterion:
+    """Masked language modelling, of states before the output embeddings (pieces, hidden).
+
+    Args:
+        number: which of the pieces a piece of the vocabulary is; all are there when left out.
+    """
+
+    def loss(states: torch.Tensor, labels: torch.Tensor, rows: Rows) -> torch.Tensor:
+        gold = labels if number is None else number[labels]
+        return linear_cross_entropy(states, weight, bias, gold)
+
+    return Criterion(loss, ITEMS.terms)
 
 
 ITEMS = Criterion(_items, lambda rows: sum(len(w.labels) for row in rows for w in row))

@@ -7,10 +7,11 @@ so that one loop serves all kinds of tasks and masked language modelling.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from adapterxlt.core.canon import derive, shuffled
@@ -56,71 +57,111 @@ def among(rows: Sequence[int], cut: frozenset[int]) -> frozenset[int]:
     return frozenset(n for n, i in enumerate(rows) if i in cut)
 
 
+def pieces_of(data: Iterable[Encoded]) -> torch.Tensor:
+    """The sub-words that splits have, each once, sorted."""
+    windows = (window for split in data for row in split.rows for window in row)
+    found: set[int] = set()
+    for window in windows:
+        found.update(window.ids)
+    return torch.tensor(sorted(found), dtype=torch.long)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded windows. ``index`` holds (window, position) of every scored position, ``labels`` all
-    labels in the order of the windows."""
+    """Windows in padded rows: one each, or packed, several in a row.
+
+    Attributes:
+        ids: (rows, length).
+        windows: (rows, length), the number of the window that a position belongs to, -1 of padding.
+        places: (rows, length), positions counted from their window's beginning.
+        index: (row, position) of every scored position.
+        labels: all labels, in the order of the windows.
+        spots: row, begin and end of each window.
+        packed: whether a row has more than one.
+        packable: whether it might have: positions may be computed by themselves.
+    """
 
     ids: torch.Tensor
-    mask: torch.Tensor
+    windows: torch.Tensor
+    places: torch.Tensor
     index: tuple[torch.Tensor, torch.Tensor]
     labels: torch.Tensor
-    tokens: int
+    spots: list[tuple[int, int, int]]
+    packed: bool = False
+    packable: bool = False
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """(rows, length), 1 where there is a sub-word."""
+        return (self.windows >= 0).long()
+
+    def pieces(self) -> Iterator[np.ndarray[Any, Any]]:
+        """The sub-words of each window."""
+        ids = self.ids.cpu().numpy().astype(np.int32)
+        return (ids[row, begin:end] for row, begin, end in self.spots)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         where = (self.index[0].to(device), self.index[1].to(device))
-        ids, mask, labels = (t.to(device) for t in (self.ids, self.mask, self.labels))
-        return Batch(ids, mask, where, labels, self.tokens)
+        moved = {n: getattr(self, n).to(device) for n in ("ids", "windows", "places", "labels")}
+        return replace(self, **moved, index=where)
 
 
-def collate(windows: Sequence[Window], pad: int) -> Batch:
-    """Pad windows to the longest; ids and mask have shape (windows, length)."""
-    longest = max(len(window.ids) for window in windows)
-    ids = torch.full((len(windows), longest), pad, dtype=torch.long)
-    mask = torch.zeros((len(windows), longest), dtype=torch.long)
-    for i, window in enumerate(windows):
-        ids[i, : len(window.ids)] = torch.tensor(window.ids)
-        mask[i, : len(window.ids)] = 1
-    where = [(i, p) for i, window in enumerate(windows) for p in window.positions]
-    index = torch.tensor(where, dtype=torch.long).reshape(-1, 2)
+#: Rows of packed windows have room for so many sub-words, or for the longest window.
+ROOM = 64
+
+
+def collate(windows: Sequence[Window], pad: int, *, pack: bool = False) -> Batch:
+    """Put windows into rows as long as the longest.
+
+    Args:
+        pack: whether they may share rows, where that saves one in twenty sub-words, and positions
+            may be computed by themselves.
+    """
+    lengths = [len(window.ids) for window in windows]
+    length = max(lengths)
+    spots = [(i, 0, size) for i, size in enumerate(lengths)]
+    if pack:
+        room = max(length, ROOM)
+        fitted = first_fit(lengths, room)
+        longest = max(end for _, _, end in fitted)
+        if (max(row for row, _, _ in fitted) + 1) * longest < 0.95 * len(windows) * length:
+            spots, length = fitted, longest
+    rows = max(row for row, _, _ in spots) + 1
+    ids = np.full((rows, length), pad)
+    numbers, places = np.full((rows, length), -1), np.zeros((rows, length), dtype=np.int64)
+    at: list[tuple[int, int]] = []
+    for n, (window, (row, begin, end)) in enumerate(zip(windows, spots, strict=True)):
+        ids[row, begin:end] = window.ids
+        numbers[row, begin:end] = n
+        places[row, begin:end] = np.arange(end - begin)
+        at += [(row, begin + p) for p in window.positions]
+    index = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
     labels = torch.tensor([label for w in windows for label in w.labels], dtype=torch.long)
-    return Batch(ids, mask, (index[:, 0], index[:, 1]), labels, int(mask.sum()))
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(numbers),
+        torch.from_numpy(places),
+        (index[:, 0], index[:, 1]),
+        labels,
+        spots,
+        packed=rows < len(windows),
+        packable=pack,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Masking:
-    """Masked language modelling as in BERT: 80 % of the chosen become the mask, 10 % a random
-    piece, 10 % stay (Devlin et al. 2019, section 3.1)."""
-
-    share: float
-    mask_id: int
-    vocabulary: int
-    first_piece: int = 4
-    """Smallest id that a random replacement may have: special tokens stand before it."""
-
-    def apply(self, windows: Sequence[Window], seed: int) -> list[Window]:
-        """Windows with masked ids and the originals as labels; at least one a window."""
-        generator = torch.Generator().manual_seed(seed)
-        result = []
-        for window in windows:
-            n = len(window.ids) - 2
-            chance = torch.rand(n, generator=generator)
-            fate = torch.rand(n, generator=generator)
-            swap = torch.randint(self.first_piece, self.vocabulary, (n,), generator=generator)
-            chosen = (chance < self.share).nonzero().flatten().tolist()
-            if not chosen:
-                chosen = [int(chance.argmin())]
-            ids = list(window.ids)
-            for i in chosen:
-                if fate[i] < 0.8:
-                    ids[i + 1] = self.mask_id
-                elif fate[i] < 0.9:
-                    ids[i + 1] = int(swap[i])
-            positions = [i + 1 for i in chosen]
-            labels = [window.ids[p] for p in positions]
-            result.append(Window(ids, positions, labels, [0] * len(positions)))
-        return result
+def first_fit(lengths: Sequence[int], room: int) -> list[tuple[int, int, int]]:
+    """Row, begin and end of each length: the longest first, each into the first row with room."""
+    spots: list[tuple[int, int, int]] = [(0, 0, 0)] * len(lengths)
+    taken: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        size = lengths[i]
+        row = next((r for r, end in enumerate(taken) if end + size <= room), len(taken))
+        if row == len(taken):
+            taken.append(0)
+        spots[i] = (row, taken[row], taken[row] + size)
+        taken[row] += size
+    return spots
 
 
 class Order:
@@ -199,8 +240,3 @@ class Mixture:
         if self._slots is None:
             return [(stream, step) for stream in range(self.streams)]
         return [(stream, number) for stream, number in self._slots[step].tolist()]
-
-
-def mask_seed(seed: int, stream: str, number: int) -> int:
-    """Seed of the masks of one batch, by its number in its stream."""
-    return derive(seed, "mask", stream, number)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from adapterxlt.compute.backbone import Backbone, Wearing
-from adapterxlt.compute.data import Batch, Encoded, Window, collate
+from adapterxlt.compute.data import Batch, Encoded, Window
+from adapterxlt.compute.remembered import Memory, Remembered, below
 from adapterxlt.compute.training import amp
 
 
@@ -26,6 +28,8 @@ class Composed:
         head: name of the head on the backbone; ``None`` where states themselves are looked at.
         drop: the first so many layers wear no adapters (AdapterDrop).
         tokens: padded sub-words per forward pass; a matter of memory and speed.
+        memory: where states of layers that other evaluations share are remembered.
+        own: what on the stack is not shared.
     """
 
     backbone: Backbone
@@ -34,12 +38,18 @@ class Composed:
     precision: str = "fp32"
     drop: int | None = None
     tokens: int = 4096
+    memory: Memory | None = None
+    own: frozenset[str] = frozenset()
 
     def outputs(self, batch: Batch) -> torch.Tensor:
         """What the head says of each scored position: (positions, columns of the head)."""
         assert self.head is not None
-        states = self.backbone.hidden(batch.ids, batch.mask)[batch.index]
-        return self.backbone.head_logits(self.head, states)
+        return self.backbone.head_logits(self.head, self.backbone.scored(batch, self.below))
+
+    @cached_property
+    def below(self) -> Remembered | None:
+        """What is remembered of the layers below ``own``, once the stack is active."""
+        return below(self.backbone, self.memory, self.own) if self.memory is not None else None
 
     def each(
         self, data: Encoded, look: Callable[[Batch], torch.Tensor]
@@ -48,8 +58,8 @@ class Composed:
         backbone = self.backbone
         windows = [(i, n, w) for i, row in enumerate(data.rows) for n, w in enumerate(row)]
         windows = sorted(windows, key=lambda place: len(place[2].ids))
-        pad = backbone.tokenizer.pad_token_id
         backbone.model.eval()
+        backbone.compute_in(self.precision)
         backbone.activate(self.stack, skip_layers=range(self.drop or 0))
         start = 0
         while start < len(windows):
@@ -59,7 +69,7 @@ class Composed:
             ):
                 end += 1
             chunk = windows[start:end]
-            batch = collate([window for _, _, window in chunk], pad).to(backbone.device)
+            batch = backbone.batch([window for _, _, window in chunk])
             if len(batch.index[0]):
                 with torch.inference_mode(), amp(self.precision, backbone.device):
                     seen = look(batch).float().cpu()
@@ -125,11 +135,9 @@ def embed(
     """
 
     def pooled(batch: Batch) -> torch.Tensor:
-        states = model.backbone.hidden(batch.ids, batch.mask, layer)
-        if pooling == "cls":
-            return states[:, 0]
-        weights = batch.mask[..., None]
-        return (states * weights).sum(1) / weights.sum(1)
+        states = model.backbone.trunk.lowest(batch, layer)
+        parts = [states[row, begin:end] for row, begin, end in batch.spots]
+        return torch.stack([part[0] if pooling == "cls" else part.mean(0) for part in parts])
 
     look = model.outputs if model.head is not None else pooled
     found: dict[int, torch.Tensor] = {i: part[0] for i, _, _, part in model.each(data, look)}

@@ -18,7 +18,8 @@ import torch
 
 from adapterxlt.compute.backbone import Backbone, Wearing
 from adapterxlt.compute.criteria import ITEMS, Criterion
-from adapterxlt.compute.data import Encoded, Masking, Mixture, Order, Window, collate, mask_seed
+from adapterxlt.compute.data import Encoded, Mixture, Order, Window
+from adapterxlt.compute.masking import Masking, mask_seed
 from adapterxlt.compute.objectives import (
     deconflict,
     draw_partners,
@@ -26,6 +27,7 @@ from adapterxlt.compute.objectives import (
     mixup_pairs,
     shares,
 )
+from adapterxlt.compute.remembered import Memory, Remembered, below, free_layers
 from adapterxlt.compute.snapshots import Outcome, Snapshots, restore, snapshot
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError
@@ -102,6 +104,8 @@ def train(
     regularizer: Callable[[], torch.Tensor] | None = None,
     precision: str = "fp32",
     micro_batch: int | None = None,
+    memory: Memory | None = None,
+    quiet: bool = False,
     snapshots: Snapshots | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -120,6 +124,8 @@ def train(
             draws n for every step, from 0 to one less than there are layers.
         regularizer: a loss that is added once a step; macro and micro only.
         micro_batch: splits batches to save memory and does not change the gradient.
+        memory: where the states of layers below the first trained one are remembered.
+        quiet: whether there is no dropout in those layers.
 
     Raises:
         StageError: the loss is not finite, or the objective does not go with the streams.
@@ -141,6 +147,12 @@ def train(
     started = saved = time.monotonic()
     before = outcome.seconds
     backbone.model.train()
+    backbone.compute_in(precision)
+    trained = {name.partition(":")[0] for name in parameters}
+    lowest = _Below(backbone, memory, trained)
+    if quiet:
+        backbone.activate(streams[0].stacks[0], range(drop if isinstance(drop, int) else 0))
+        backbone.trunk.quiet(free_layers(backbone, trained))
     for step in range(first, steps):
         torch.manual_seed(derive(seed, "dropout", step))
         for group in optimizer.param_groups:
@@ -149,7 +161,18 @@ def train(
         turns = [streams[i].turn(number, seed) for i, number in mixture.slots(step)]
         skip = _skipped(drop, backbone, seed, step)
         loss = descend(
-            _Step(step, seed, turns, objective, parameters, backbone, skip, precision, micro_batch)
+            _Step(
+                step,
+                seed,
+                turns,
+                objective,
+                parameters,
+                backbone,
+                skip,
+                precision,
+                micro_batch,
+                lowest,
+            )
         )
         if regularizer is not None:
             extra = regularizer()
@@ -180,6 +203,22 @@ def train(
     return outcome
 
 
+class _Below:
+    """What is remembered of the layers below those that are trained, by what a turn wears."""
+
+    def __init__(self, backbone: Backbone, memory: Memory | None, trained: set[str]) -> None:
+        self.backbone, self.memory, self.trained = backbone, memory, trained
+        self.known: dict[tuple[Wearing, range], Remembered | None] = {}
+
+    def of(self, turn: Turn, skip: range) -> Remembered | None:
+        """For a turn that is worn; masks make each batch of text another one."""
+        if self.memory is None or turn.stream.masking is not None:
+            return None
+        if (turn.stack, skip) not in self.known:
+            self.known[turn.stack, skip] = below(self.backbone, self.memory, self.trained)
+        return self.known[turn.stack, skip]
+
+
 @dataclass(frozen=True)
 class _Step:
     """The batches of one step, counted from 0, and how they go through the backbone."""
@@ -193,6 +232,7 @@ class _Step:
     skip: range
     precision: str
     micro_batch: int | None
+    lowest: _Below
 
     def shares(self) -> list[float]:
         """Factor of each turn's mean loss in the loss of the step."""
@@ -203,11 +243,12 @@ class _Step:
         """Activate the adapters of a turn, without those of skipped layers."""
         self.backbone.activate(turn.stack, self.skip)
 
-    def states(self, rows: Sequence[tuple[Window, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states (scored, hidden) under the active adapters, and all labels of the rows."""
-        windows = [window for row in rows for window in row]
-        batch = collate(windows, self.backbone.tokenizer.pad_token_id).to(self.backbone.device)
-        return self.backbone.hidden(batch.ids, batch.mask)[batch.index], batch.labels
+    def states(
+        self, turn: Turn, rows: Sequence[tuple[Window, ...]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states (scored, hidden) under what a turn wears, and all labels of the rows."""
+        batch = self.backbone.batch([window for row in rows for window in row])
+        return self.backbone.scored(batch, self.lowest.of(turn, self.skip)), batch.labels
 
     def backward(self, turn: Turn, share: float) -> float:
         """Mean loss of a turn; ``share`` times its gradient is accumulated."""
@@ -222,7 +263,7 @@ class _Step:
             if not criterion.terms(piece):
                 continue
             with amp(self.precision, self.backbone.device):
-                states, labels = self.states(piece)
+                states, labels = self.states(turn, piece)
                 logits = turn.stream.logits(states).float()
                 loss = criterion.loss(logits, labels, piece) / scored
             (loss * share).backward()
@@ -246,7 +287,7 @@ def _mixup(step: _Step) -> float:
     loss = torch.zeros((), device=backbone.device)
     with amp(step.precision, backbone.device):
         step.wear(source)
-        states, labels = step.states(source.rows)
+        states, labels = step.states(source, source.rows)
         for i, (other, weight) in enumerate(zip(others, weights, strict=True)):
             if source.scored == 0 or other.scored == 0:
                 continue
@@ -254,7 +295,7 @@ def _mixup(step: _Step) -> float:
             drawn = mixup_pairs(source.scored, other.scored, draw)
             pairs, lam = (tensor.to(backbone.device) for tensor in drawn)
             step.wear(other)
-            theirs = step.states(other.rows)
+            theirs = step.states(other, other.rows)
             part = mixup_loss(source.stream.logits, states, labels, *theirs, pairs, lam)
             loss = loss + part * (weight / sum(weights))
     if loss.requires_grad:

@@ -157,6 +157,7 @@ class _Lowering:
             },
             "head": phase.heads if inherits and phase.heads != "keep" else None,
             "drop": phase.drop,
+            "shortcuts": self.recipe.shortcuts.of("frozen_dropout_off"),
             "budget": self._budget(run.regime, phase, streams),
             "seed": run.seed,
         }
@@ -386,6 +387,7 @@ class _Lowering:
             "streams": streams,
             "adapter": self._resolved(spec),
             "mask": wanted.mask,
+            "shortcuts": self.recipe.shortcuts.of("corpus_softmax"),
             "budget": self._language_budget(list(rows.values())),
             "seed": wanted.seed,
         }

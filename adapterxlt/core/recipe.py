@@ -22,7 +22,7 @@ from adapterxlt.core import languages
 from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.adoption import ANY, Adopt, as_entry, short_schema
 from adapterxlt.core.regimes import Phase, Regime, builtin_regimes, tuples
-from adapterxlt.core.specs import BASE_BUDGET, Budget, Closed
+from adapterxlt.core.specs import BASE_BUDGET, Budget, Closed, Shortcuts
 from adapterxlt.core.tasks import PLACE_FIELDS, TASKS, Place, Task
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -192,6 +192,7 @@ class Recipe(Closed):
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     """Sub-words per sequence; longer tagging rows are split, longer texts cut."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    shortcuts: Shortcuts = Shortcuts()
 
     @field_validator("tasks", "regimes", "shots", "draws", "seeds", mode="before")
     @classmethod

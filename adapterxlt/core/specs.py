@@ -23,6 +23,20 @@ class Closed(BaseModel):
 Positive = Annotated[int, Field(gt=0)]
 
 
+class Shortcuts(Closed):
+    """What is computed otherwise than the method says, to save time. Off unless asked for; results
+    are others, and the report names it."""
+
+    corpus_softmax: bool = False
+    """Language adapters predict among the pieces of their text, not of the whole vocabulary."""
+    frozen_dropout_off: bool = False
+    """No dropout below the first layer that is trained, so that its input is computed once."""
+
+    def of(self, *names: str) -> dict[str, bool] | None:
+        """Those of the names that are on, as they enter a key."""
+        return {name: True for name in names if getattr(self, name)} or None
+
+
 #: The fields of a budget that say how long.
 LENGTHS = frozenset({"steps", "epochs", "examples"})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,6 +63,8 @@ class Desk:
         os.environ["RAYON_NUM_THREADS"] = str(places.num_proc)
         import torch
 
+        from adapterxlt.compute.remembered import Memory
+
         torch.set_num_threads(places.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
         if places.device == "cuda" and not torch.cuda.is_available():
@@ -73,6 +75,7 @@ class Desk:
         self._loaded: tuple[str, Backbone] | None = None
         self._encoded: dict[str, Encoded] = {}
         self._vectors: dict[str, Any] = {}
+        self.memory = Memory()
 
     def record(self, key: str) -> Record:
         record = self.store.read(key)
@@ -108,9 +111,10 @@ class Desk:
         for garbage, which every training asks for and which would take a third of a second.
         """
         from adapterxlt.compute.backbone import Backbone
+        from adapterxlt.compute.remembered import Memory
 
         gc.unfreeze()
-        self._loaded = None
+        self._loaded, self.memory = None, Memory()
         self._loaded = (name, Backbone(folder, self.places.device))
         gc.collect()
         gc.freeze()
@@ -292,7 +296,15 @@ class Desk:
                 head, labels = HEAD, list((part.spec or {})["labels"])
         stacks = {name: (*worn, *layers) for name, worn in languages.items()}
         stack = stacks[data.get("wear")]
-        model = Composed(backbone, stack, head, params["precision"], params.get("drop"))
+        model = Composed(
+            backbone,
+            stack,
+            head,
+            params["precision"],
+            params.get("drop"),
+            memory=self.memory,
+            own=frozenset(_names(layers[-1:])),
+        )
         return model, labels, stacks
 
     def head(self, key: str, task: str, snapshot: int | None = None) -> dict[str, Any]:
@@ -310,6 +322,15 @@ class Desk:
         """Take everything off the backbone, so that the next stage finds it bare."""
         if self._loaded is not None:
             self._loaded[1].reset()
+
+
+def _names(stack: Stack) -> Iterator[str]:
+    """The names in a stack, and those of its fusions."""
+    for layer in stack:
+        if isinstance(layer, str):
+            yield layer
+        else:
+            yield from (*layer, ",".join(layer))
 
 
 @lru_cache(maxsize=1)

@@ -144,6 +144,8 @@ def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes
             regularizer=backbone.fusion_loss if fused else None,
             precision=params["precision"],
             micro_batch=desk.places.micro_batch,
+            memory=desk.memory,
+            quiet="frozen_dropout_off" in (params.get("shortcuts") or {}),
             snapshots=_snapshots(desk, request),
             progress=notes,
         )
@@ -182,7 +184,8 @@ def _streams(
     """What a train stage trains on, the names of its parts, and the parts that stay as they are."""
     from adapterxlt.compute.backbone import fusion_name
     from adapterxlt.compute.criteria import ITEMS, criterion_of
-    from adapterxlt.compute.data import Masking, Order
+    from adapterxlt.compute.data import Order, pieces_of
+    from adapterxlt.compute.masking import masked_lm
     from adapterxlt.compute.training import Stream
 
     params = stage.params
@@ -191,12 +194,8 @@ def _streams(
     top = layers[-1]
     parts = {"adapter": top if isinstance(top, str) else fusion_name(top)}
     frozen: set[str] = set()
-    masking = None
-    logits: dict[str, Any] = {}
-    if params["objective"] == "mlm":
-        tokenizer = backbone.tokenizer
-        masking = Masking(params["mask"], tokenizer.mask_token_id, len(tokenizer))
-        logits["text"] = backbone.lm_logits
+    logits: dict[str, Any] = {"text": backbone.lm_states}
+    shortcuts = params.get("shortcuts") or {}
     for i, (task, head) in enumerate(params.get("heads", {}).items()):
         kept = heads.get(task) if params.get("head") != "new" else None
         weights = desk.head(kept.key, task) if kept else None
@@ -208,9 +207,13 @@ def _streams(
             frozen.add(part)
         logits[task] = partial(backbone.head_logits, name)
 
+    data_of = [desk.encoded(backbone, stage, data) for data in params["streams"]]
+    masking, text = None, ITEMS
+    if params["objective"] == "mlm":
+        pieces = pieces_of(data_of) if "corpus_softmax" in shortcuts else None
+        masking, text = masked_lm(backbone, params["mask"], params["precision"], pieces)
     streams = []
-    for data in params["streams"]:
-        encoded = desk.encoded(backbone, stage, data)
+    for data, encoded in zip(params["streams"], data_of, strict=True):
         name = f"{data['task']}:{data['language']}"
         batch = data.get("batch") or params["budget"]["batch"]
         order = Order(encoded.lengths(), batch, _order_seed(params), name)
@@ -226,7 +229,7 @@ def _streams(
                 logits[data["task"]],
                 masking,
                 weight=data.get("weight") or 1.0,
-                criterion=criterion_of(head) if head else ITEMS,
+                criterion=criterion_of(head) if head else text,
             )
         )
     return streams, parts, frozen

@@ -491,13 +491,13 @@ def test_a_pass_has_no_more_sub_words_than_its_budget(backbone: Backbone, tokens
     seen: list[tuple[int, ...]] = []
 
     def look(batch: Any) -> torch.Tensor:
-        seen.append(tuple(batch.ids.shape))
+        seen.append((len(batch.spots), *batch.ids.shape))
         return torch.zeros(len(batch.index[0]), 1)
 
     places = [(i, n) for i, n, *_ in Composed(backbone, ("a",), tokens=tokens).each(data, look)]
     assert sorted(places) == [(i, 0) for i in range(25)]
-    assert sum(count for count, _ in seen) == 25
-    assert all(count == 1 or count * length <= tokens for count, length in seen)
+    assert sum(count for count, _, _ in seen) == 25
+    assert all(count == 1 or rows * length <= tokens for count, rows, length in seen)
     assert tokens != 4096 or len(seen) == 1
 
 

@@ -20,15 +20,9 @@ from transformers import AutoModelForMaskedLM
 
 from adapterxlt import lab
 from adapterxlt.compute.backbone import Backbone, Wearing
-from adapterxlt.compute.data import (
-    Encoded,
-    Masking,
-    Mixture,
-    Order,
-    Window,
-    collate,
-)
+from adapterxlt.compute.data import Encoded, Mixture, Order, Window, collate
 from adapterxlt.compute.encoding import encode, encode_text
+from adapterxlt.compute.masking import Masking
 from adapterxlt.compute.objectives import mixup_loss, mixup_pairs
 from adapterxlt.compute.snapshots import Outcome, Snapshots
 from adapterxlt.compute.training import Stream, learning_rate, train

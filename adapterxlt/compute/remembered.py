@@ -1,0 +1,100 @@
+"""States that come out of layers which training leaves as they are, remembered by window.
+
+The lowest layers of a phase, up to the first with something to train, give the same states for a
+window every time, as long as nothing in them is drawn. Windows are known by their sub-words, and
+what they went through by a name; several stages may share one memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from adapterxlt.compute.data import Batch
+
+if TYPE_CHECKING:
+    from adapterxlt.compute.backbone import Backbone
+
+Lowest = Callable[[Batch, int], torch.Tensor]
+
+
+@dataclass
+class Memory:
+    """States (length, hidden) by what gave them and by sub-words, fp32, on the CPU; ``most`` bytes.
+
+    What finds no room is not kept: phases go through their rows in turn, so that throwing out the
+    oldest would keep nothing.
+    """
+
+    most: int = 2 << 30
+    held: int = 0
+    known: dict[str, dict[bytes, torch.Tensor]] = field(default_factory=dict)
+
+    def add(self, name: str, window: bytes, states: torch.Tensor) -> None:
+        """Keep a window's states where there is room."""
+        size = states.numel() * states.element_size()
+        if self.held + size <= self.most:
+            self.known.setdefault(name, {})[window] = states
+            self.held += size
+
+    def leave_only(self, names: set[str]) -> None:
+        """Forget what went through anything else, once half of the room is taken."""
+        if self.held * 2 < self.most:
+            return
+        self.known = {name: states for name, states in self.known.items() if name in names}
+        kept = (one for states in self.known.values() for one in states.values())
+        self.held = sum(one.numel() * one.element_size() for one in kept)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The output of the lowest ``depth`` layers under what is active, whose name this is."""
+
+    memory: Memory
+    name: str
+    depth: int
+
+    def states(self, batch: Batch, lowest: Lowest) -> torch.Tensor:
+        """States (rows, length, hidden) that come out of the layers, zero at padding.
+
+        What is not known is computed, without gradients, and kept.
+        """
+        known = self.memory.known.get(self.name, {})
+        windows = [window.tobytes() for window in batch.pieces()]
+        if any(window not in known for window in windows):
+            # What is kept may be trained above later.
+            with torch.inference_mode(False), torch.no_grad():
+                states = lowest(batch, self.depth).float()
+            for window, (row, begin, end) in zip(windows, batch.spots, strict=True):
+                if window not in known:
+                    self.memory.add(self.name, window, states[row, begin:end].cpu().clone())
+                    known = self.memory.known.get(self.name, {})
+            return states
+        example = next(iter(known.values()))
+        states = example.new_zeros((*batch.ids.shape, example.shape[-1]))
+        for window, (row, begin, end) in zip(windows, batch.spots, strict=True):
+            states[row, begin:end] = known[window]
+        return states.to(batch.ids.device)
+
+
+def free_layers(backbone: Backbone, own: Set[str]) -> int:
+    """How many of the lowest layers have nothing of these names that acts in them."""
+    return max(0, min([backbone.layers, *(layer for _, layer, _ in backbone.acting(own))]))
+
+
+def below(backbone: Backbone, memory: Memory, own: Set[str]) -> Remembered | None:
+    """The lowest layers in which nothing of ``own`` acts, under what is active; nothing where there
+    is none such, or where something is drawn in them.
+    """
+    depth = free_layers(backbone, own)
+    if depth == 0 or backbone.trunk.draws(depth):
+        return None
+    through = hashlib.sha256(f"{depth} {backbone.halved}".encode())
+    for name, layer, parameter in backbone.acting(backbone.worn - own):
+        if layer < depth:
+            through.update(name.encode() + parameter.detach().cpu().numpy().tobytes())
+    return Remembered(memory, through.hexdigest(), depth)
