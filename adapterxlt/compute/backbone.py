@@ -25,11 +25,11 @@ from adapters.composition import Fuse, Stack
 from adapters.methods.bottleneck import BottleneckLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from adapterxlt.compute.data import Batch, Window, collate
 from adapterxlt.compute.methods import config_of, inject, target_paths
-from adapterxlt.compute.remembered import Remembered
+from adapterxlt.compute.remembered import Known
 from adapterxlt.compute.trunk import Trunk
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError, UsageError
@@ -62,6 +62,7 @@ class Backbone:
         transformers.logging.disable_progress_bar()
         # It warns that adapters are not active whenever the base model is called directly.
         logging.getLogger("adapters").setLevel(logging.ERROR)
+        draws = AutoConfig.from_pretrained(folder).attention_probs_dropout_prob > 0
         # The pooler is not in a masked LM's checkpoint and never used; its weights are drawn here.
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -72,7 +73,8 @@ class Backbone:
                 dtype=torch.float32,
                 # torch's fused attention is the slower one on a CPU: measured with bf16 and rows
                 # of 25 to 80 sub-words, a training step takes 1.3 to 1.6 times as long with it.
-                attn_implementation="eager" if self.device.type == "cpu" else "sdpa",
+                # Elsewhere it draws its own dropout, which would depend on what runs together.
+                attn_implementation="eager" if self.device.type == "cpu" or draws else "sdpa",
             )
         self.tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, use_fast=True
@@ -83,6 +85,7 @@ class Backbone:
             what = f"{len(self.tokenizer)} pieces, but {self.model.config.vocab_size} embeddings"
             raise UsageError(f"tokenizer and weights do not match: {what}", where=str(folder))
         self._restore_output_bias(folder)
+        self.trunk = Trunk(self.model)
         self.model.requires_grad_(False)
         self.model.to(self.device)
         self._own = dict(self.model.named_parameters())
@@ -99,7 +102,6 @@ class Backbone:
         self._copies: dict[str, dict[str, torch.nn.Parameter]] = {}
         self._wrapped: set[str] = set()
         self._worn: tuple[Wearing, tuple[int, ...]] = ((), ())
-        self.trunk = Trunk(self.model)
         self._half: dict[str, torch.nn.Parameter] = {}
         self.halved = False
 
@@ -378,13 +380,18 @@ class Backbone:
         """Hidden states (windows, length, hidden) under the active adapters; see `Trunk.hidden`."""
         return self.trunk.hidden(ids, mask, layer)
 
-    def batch(self, windows: Sequence[Window]) -> Batch:
-        """Windows as a batch on the device, packed unless what is worn forbids it."""
+    def batch(self, windows: Sequence[Window], seed: int = 0) -> Batch:
+        """Windows as a batch on the device, packed unless what is worn forbids it.
+
+        Args:
+            seed: of the dropout that is drawn for it.
+        """
         worn = (name for part in self._worn[0] for name in _members(part))
         alone = all("prefix" not in METHODS[self._methods[name]].touches for name in worn)
-        return collate(windows, self.tokenizer.pad_token_id, pack=alone).to(self.device)
+        batch = collate(windows, self.tokenizer.pad_token_id, pack=alone, seed=seed)
+        return batch.to(self.device)
 
-    def scored(self, batch: Batch, below: Remembered | None = None) -> torch.Tensor:
+    def scored(self, batch: Batch, below: Known | None = None) -> torch.Tensor:
         """Hidden states (scored, hidden) at the scored positions; see `Trunk.scored`."""
         return self.trunk.scored(batch, below)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad as fill
 
 from adapterxlt.core.canon import derive, shuffled
 
@@ -77,6 +78,7 @@ class Batch:
         index: (row, position) of every scored position.
         labels: all labels, in the order of the windows.
         spots: row, begin and end of each window.
+        drawn: which rows draw their dropout by themselves: how many, as long as what, seed.
         packed: whether a row has more than one.
         packable: whether it might have: positions may be computed by themselves.
     """
@@ -87,6 +89,7 @@ class Batch:
     index: tuple[torch.Tensor, torch.Tensor]
     labels: torch.Tensor
     spots: list[tuple[int, int, int]]
+    drawn: list[tuple[int, int, int]]
     packed: bool = False
     packable: bool = False
 
@@ -111,12 +114,13 @@ class Batch:
 ROOM = 64
 
 
-def collate(windows: Sequence[Window], pad: int, *, pack: bool = False) -> Batch:
+def collate(windows: Sequence[Window], pad: int, *, pack: bool = False, seed: int = 0) -> Batch:
     """Put windows into rows as long as the longest.
 
     Args:
         pack: whether they may share rows, where that saves one in twenty sub-words, and positions
             may be computed by themselves.
+        seed: of the dropout that is drawn for them.
     """
     lengths = [len(window.ids) for window in windows]
     length = max(lengths)
@@ -145,8 +149,39 @@ def collate(windows: Sequence[Window], pad: int, *, pack: bool = False) -> Batch
         (index[:, 0], index[:, 1]),
         labels,
         spots,
+        [(rows, length, seed)],
         packed=rows < len(windows),
         packable=pack,
+    )
+
+
+def join(batches: Sequence[Batch], pad: int) -> Batch:
+    """Batches one after the other, each with its own rows and its own dropout, as one."""
+    length = max(batch.ids.shape[1] for batch in batches)
+
+    def rows(name: str, value: int) -> torch.Tensor:
+        parts = [getattr(batch, name) for batch in batches]
+        return torch.cat([fill(part, (0, length - part.shape[1]), value=value) for part in parts])
+
+    counts = [len(batch.ids) for batch in batches]
+    firsts = [sum(counts[:i]) for i in range(len(counts))]
+    index = [(first + b.index[0], b.index[1]) for first, b in zip(firsts, batches, strict=True)]
+    spots = [
+        (first + row, begin, end)
+        for first, b in zip(firsts, batches, strict=True)
+        for row, begin, end in b.spots
+    ]
+    # Windows see their own rows only, so that their numbers may come again in others.
+    return Batch(
+        rows("ids", pad),
+        rows("windows", -1),
+        rows("places", 0),
+        (torch.cat([row for row, _ in index]), torch.cat([at for _, at in index])),
+        torch.cat([batch.labels for batch in batches]),
+        spots,
+        [part for batch in batches for part in batch.drawn],
+        packed=any(batch.packed for batch in batches),
+        packable=all(batch.packable for batch in batches),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -19,7 +19,7 @@ from adapterxlt.compute.data import Batch
 if TYPE_CHECKING:
     from adapterxlt.compute.backbone import Backbone
 
-Lowest = Callable[[Batch, int], torch.Tensor]
+Lowermost = Callable[[Batch, int], torch.Tensor]
 
 
 @dataclass
@@ -50,6 +50,14 @@ class Memory:
         self.held = sum(one.numel() * one.element_size() for one in kept)
 
 
+class Known(Protocol):
+    """States that come out of the lowest ``depth`` layers, for the windows of a batch."""
+
+    @property
+    def depth(self) -> int: ...
+    def states(self, batch: Batch, lowest: Lowermost) -> torch.Tensor: ...
+
+
 @dataclass(frozen=True)
 class Remembered:
     """The output of the lowest ``depth`` layers under what is active, whose name this is."""
@@ -58,7 +66,7 @@ class Remembered:
     name: str
     depth: int
 
-    def states(self, batch: Batch, lowest: Lowest) -> torch.Tensor:
+    def states(self, batch: Batch, lowest: Lowermost) -> torch.Tensor:
         """States (rows, length, hidden) that come out of the layers, zero at padding.
 
         What is not known is computed, without gradients, and kept.

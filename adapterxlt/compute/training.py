@@ -18,7 +18,7 @@ import torch
 
 from adapterxlt.compute.backbone import Backbone, Wearing
 from adapterxlt.compute.criteria import ITEMS, Criterion
-from adapterxlt.compute.data import Encoded, Mixture, Order, Window
+from adapterxlt.compute.data import Batch, Encoded, Mixture, Order, Window
 from adapterxlt.compute.masking import Masking, mask_seed
 from adapterxlt.compute.objectives import (
     deconflict,
@@ -52,14 +52,18 @@ class Stream:
     weight: float = 1.0
     criterion: Criterion = ITEMS
 
-    def turn(self, number: int, seed: int) -> Turn:
-        """The batch of a number, counted from 0, masked when the stream is text."""
+    def turn(self, number: int, seed: int, draw: int = 0) -> Turn:
+        """The batch of a number, counted from 0, masked when the stream is text.
+
+        Args:
+            draw: seed of the dropout that is drawn for it.
+        """
         rows = [self.data.rows[i] for i in self.order.rows(number)]
         if self.masking is not None:
             windows = [window for row in rows for window in row]
             masked = iter(self.masking.apply(windows, mask_seed(seed, self.name, number)))
             rows = [tuple(next(masked) for _ in row) for row in rows]
-        return Turn(self, rows, self.stacks[number % len(self.stacks)])
+        return Turn(self, rows, self.stacks[number % len(self.stacks)], draw)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Turn:
     stream: Stream
     rows: list[tuple[Window, ...]]
     stack: Wearing
+    draw: int
 
     @property
     def scored(self) -> int:
@@ -131,79 +136,146 @@ def train(
         StageError: the loss is not finite, or the objective does not go with the streams.
         KeyError: an unknown objective or kind of sampling.
     """
-    snapshots = snapshots or Snapshots()
+    run = Run(
+        backbone,
+        parameters,
+        streams,
+        budget,
+        seed=seed,
+        objective=objective,
+        sampling=sampling,
+        drop=drop,
+        regularizer=regularizer,
+        precision=precision,
+        micro_batch=micro_batch,
+        memory=memory,
+        quiet=quiet,
+        snapshots=snapshots,
+        progress=progress,
+    )
     descend = _OBJECTIVES[objective]
-    if descend in (_mixup, _surgery) and (len(streams) < 2 or sampling or regularizer):
-        raise StageError(f"{objective} wants two or more streams, balanced, and no regularizer")
-    optimizer = _optimizer(parameters, budget)
-    outcome = Outcome()
-    first = restore(snapshots.load(), parameters, optimizer, outcome)
-    outcome.resumed_at = first
-    steps = budget["steps"]
-    stride = max(1, steps // 100)
-    parts = budget.get("snapshots") or 1
-    keep_at = [math.ceil(steps * i / parts) for i in range(1, parts)]
-    mixture = Mixture([len(stream.data.rows) for stream in streams], steps, sampling, seed)
-    started = saved = time.monotonic()
-    before = outcome.seconds
-    backbone.model.train()
-    backbone.compute_in(precision)
-    trained = {name.partition(":")[0] for name in parameters}
-    lowest = _Below(backbone, memory, trained)
-    if quiet:
-        backbone.activate(streams[0].stacks[0], range(drop if isinstance(drop, int) else 0))
-        backbone.trunk.quiet(free_layers(backbone, trained))
-    for step in range(first, steps):
-        torch.manual_seed(derive(seed, "dropout", step))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(budget, step)
-        optimizer.zero_grad(set_to_none=True)
-        turns = [streams[i].turn(number, seed) for i, number in mixture.slots(step)]
-        skip = _skipped(drop, backbone, seed, step)
-        loss = descend(
-            _Step(
-                step,
-                seed,
-                turns,
-                objective,
-                parameters,
-                backbone,
-                skip,
-                precision,
-                micro_batch,
-                lowest,
+    run.prepare()
+    while run.going:
+        step = run.begin()
+        run.end(step, descend(step))
+    backbone.model.eval()
+    return run.outcome
+
+
+class Run:
+    """One training in progress: its optimizer, its place in its budget, what it has to tell.
+
+    Arguments are those of `train`. What is between `begin` and `end` of a step leaves the gradient
+    of its loss in the parameters.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        parameters: Mapping[str, torch.nn.Parameter],
+        streams: Sequence[Stream],
+        budget: Mapping[str, Any],
+        *,
+        seed: int,
+        objective: str = "macro",
+        sampling: Mapping[str, Any] | None = None,
+        drop: int | str | None = None,
+        regularizer: Callable[[], torch.Tensor] | None = None,
+        precision: str = "fp32",
+        micro_batch: int | None = None,
+        memory: Memory | None = None,
+        quiet: bool = False,
+        snapshots: Snapshots | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        descend = _OBJECTIVES[objective]
+        if descend in (_mixup, _surgery) and (len(streams) < 2 or sampling or regularizer):
+            raise StageError(f"{objective} wants two or more streams, balanced, and no regularizer")
+        self.backbone, self.parameters, self.streams = backbone, parameters, streams
+        self.budget, self.seed, self.objective, self.drop = budget, seed, objective, drop
+        self.regularizer, self.quiet, self.progress = regularizer, quiet, progress
+        self.snapshots = snapshots or Snapshots()
+        self.trained = {name.partition(":")[0] for name in parameters}
+        self.optimizer = _optimizer(parameters, budget)
+        self.outcome = Outcome()
+        self.step = restore(self.snapshots.load(), parameters, self.optimizer, self.outcome)
+        self.outcome.resumed_at = self.step
+        self.steps: int = budget["steps"]
+        sizes = [len(stream.data.rows) for stream in streams]
+        self._mixture = Mixture(sizes, self.steps, sampling, seed)
+        parts = budget.get("snapshots") or 1
+        self._keep_at = [math.ceil(self.steps * i / parts) for i in range(1, parts)]
+        self._way = Way(backbone, precision, micro_batch, Lowest(backbone, memory, self.trained))
+        self._saved = self._clock = time.monotonic()
+
+    @property
+    def going(self) -> bool:
+        """Whether there are steps left."""
+        return self.step < self.steps
+
+    def prepare(self) -> None:
+        """Set the backbone's mode; the clock starts."""
+        backbone, drop = self.backbone, self.drop
+        backbone.model.train()
+        backbone.compute_in(self._way.precision)
+        if self.quiet:
+            backbone.activate(
+                self.streams[0].stacks[0], range(drop if isinstance(drop, int) else 0)
             )
-        )
-        if regularizer is not None:
-            extra = regularizer()
+            backbone.trunk.quiet(free_layers(backbone, self.trained))
+        self._saved = self._clock = time.monotonic()
+
+    def begin(self) -> Step:
+        """The batches of the next step; no gradient is left from the last one."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.budget, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        slots = self._mixture.slots(self.step)
+        turns = [
+            self.streams[i].turn(number, self.seed, derive(self.seed, "dropout", self.step, place))
+            for place, (i, number) in enumerate(slots)
+        ]
+        skip = _skipped(self.drop, self.backbone, self.seed, self.step)
+        return Step(self.step, self.seed, turns, self.objective, self.parameters, skip, self._way)
+
+    def end(self, step: Step, loss: float) -> None:
+        """Change the parameters by their gradients.
+
+        Raises:
+            StageError: the loss is not finite.
+        """
+        outcome, steps = self.outcome, self.steps
+        if self.regularizer is not None:
+            extra = self.regularizer()
             extra.backward()
             loss += float(extra.detach())
+        self.step += 1
         if not math.isfinite(loss):
             raise StageError(
-                f"the loss is {loss} at step {step + 1} of {steps}", hint="lower the learning rate"
+                f"the loss is {loss} at step {self.step} of {steps}", hint="lower the learning rate"
             )
-        if budget.get("clip"):
-            torch.nn.utils.clip_grad_norm_(list(parameters.values()), budget["clip"])
-        optimizer.step()
-        outcome.tokens += sum(turn.tokens for turn in turns)
-        outcome.examples += sum(len(turn.rows) for turn in turns)
-        if step % stride == 0 or step == steps - 1:
-            outcome.losses.append((step + 1, round(loss, 6)))
+        if self.budget.get("clip"):
+            torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.budget["clip"])
+        self.optimizer.step()
+        outcome.tokens += sum(turn.tokens for turn in step.turns)
+        outcome.examples += sum(len(turn.rows) for turn in step.turns)
+        if step.number % max(1, steps // 100) == 0 or not self.going:
+            outcome.losses.append((self.step, round(loss, 6)))
         # A mark may come twice: more parts were asked for than there are steps.
-        for _ in range(keep_at.count(step + 1)):
-            outcome.kept.append({n: p.detach().to("cpu", copy=True) for n, p in parameters.items()})
-        if progress is not None:
-            progress(step + 1, steps, loss)
+        for _ in range(self._keep_at.count(self.step)):
+            now = {n: p.detach().to("cpu", copy=True) for n, p in self.parameters.items()}
+            outcome.kept.append(now)
+        if self.progress is not None:
+            self.progress(self.step, steps, loss)
         clock = time.monotonic()
-        outcome.seconds = before + clock - started
-        if clock - saved >= snapshots.every and step + 1 < steps:
-            snapshots.save(snapshot(step + 1, parameters, optimizer, outcome))
-            saved = clock
-    backbone.model.eval()
-    return outcome
+        outcome.seconds += clock - self._clock
+        self._clock = clock
+        if clock - self._saved >= self.snapshots.every and self.going:
+            self.snapshots.save(snapshot(self.step, self.parameters, self.optimizer, outcome))
+            self._saved = clock
 
 
-class _Below:
+class Lowest:
     """What is remembered of the layers below those that are trained, by what a turn wears."""
 
     def __init__(self, backbone: Backbone, memory: Memory | None, trained: set[str]) -> None:
@@ -211,16 +283,27 @@ class _Below:
         self.known: dict[tuple[Wearing, range], Remembered | None] = {}
 
     def of(self, turn: Turn, skip: range) -> Remembered | None:
-        """For a turn that is worn; masks make each batch of text another one."""
+        """For a turn; masks make each batch of text another one."""
         if self.memory is None or turn.stream.masking is not None:
             return None
         if (turn.stack, skip) not in self.known:
+            self.backbone.activate(turn.stack, skip)
             self.known[turn.stack, skip] = below(self.backbone, self.memory, self.trained)
         return self.known[turn.stack, skip]
 
 
 @dataclass(frozen=True)
-class _Step:
+class Way:
+    """How batches go through a backbone."""
+
+    backbone: Backbone
+    precision: str
+    micro_batch: int | None
+    lowest: Lowest
+
+
+@dataclass(frozen=True)
+class Step:
     """The batches of one step, counted from 0, and how they go through the backbone."""
 
     number: int
@@ -228,11 +311,8 @@ class _Step:
     turns: list[Turn]
     objective: str
     parameters: Mapping[str, torch.nn.Parameter]
-    backbone: Backbone
     skip: range
-    precision: str
-    micro_batch: int | None
-    lowest: _Below
+    way: Way
 
     def shares(self) -> list[float]:
         """Factor of each turn's mean loss in the loss of the step."""
@@ -241,14 +321,23 @@ class _Step:
 
     def wear(self, turn: Turn) -> None:
         """Activate the adapters of a turn, without those of skipped layers."""
-        self.backbone.activate(turn.stack, self.skip)
+        self.way.backbone.activate(turn.stack, self.skip)
 
-    def states(
-        self, turn: Turn, rows: Sequence[tuple[Window, ...]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states (scored, hidden) under what a turn wears, and all labels of the rows."""
-        batch = self.backbone.batch([window for row in rows for window in row])
-        return self.backbone.scored(batch, self.lowest.of(turn, self.skip)), batch.labels
+    def batch(self, turn: Turn, rows: Sequence[tuple[Window, ...]], start: int = 0) -> Batch:
+        """Rows of a turn that is worn, from a place on, as a batch."""
+        draw = derive(turn.draw, "from", start)
+        # Of what adapters draw, beside the backbone's own dropout.
+        torch.manual_seed(draw)
+        return self.way.backbone.batch([window for row in rows for window in row], draw)
+
+    def states(self, turn: Turn, batch: Batch) -> torch.Tensor:
+        """Hidden states (scored, hidden) of a batch under what a turn wears."""
+        return self.way.backbone.scored(batch, self.way.lowest.of(turn, self.skip))
+
+    def logits(self, turn: Turn, states: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """What a turn's head says of its states, from a row on; a head may draw dropout too."""
+        torch.manual_seed(derive(turn.draw, "head", start))
+        return turn.stream.logits(states).float()
 
     def backward(self, turn: Turn, share: float) -> float:
         """Mean loss of a turn; ``share`` times its gradient is accumulated."""
@@ -256,54 +345,61 @@ class _Step:
         if scored == 0:
             return 0.0
         self.wear(turn)
-        size = self.micro_batch if self.micro_batch and criterion.splits else len(rows)
+        micro_batch = self.way.micro_batch
+        size = micro_batch if micro_batch and criterion.splits else len(rows)
         total = 0.0
         for start in range(0, len(rows), size):
             piece = rows[start : start + size]
             if not criterion.terms(piece):
                 continue
-            with amp(self.precision, self.backbone.device):
-                states, labels = self.states(turn, piece)
-                logits = turn.stream.logits(states).float()
-                loss = criterion.loss(logits, labels, piece) / scored
+            with self.amp():
+                batch = self.batch(turn, piece, start)
+                logits = self.logits(turn, self.states(turn, batch), start)
+                loss = criterion.loss(logits, batch.labels, piece) / scored
             (loss * share).backward()
             total += float(loss.detach())
         return total
 
+    def amp(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision of the step; see `amp`."""
+        return amp(self.way.precision, self.way.backbone.device)
 
-def _summed(step: _Step) -> float:
+
+def _summed(step: Step) -> float:
     """Macro and micro: the loss of the step, with its gradient left in the parameters."""
     pairs = zip(step.turns, step.shares(), strict=True)
     return sum(share * step.backward(turn, share) for turn, share in pairs)
 
 
-def _mixup(step: _Step) -> float:
+def _mixup(step: Step) -> float:
     """The weighted mean of the mixup losses of the first turn with each other.
 
     A pair may take any two items of two batches, so micro-batches cannot split them.
     """
-    backbone, (source, *others) = step.backbone, step.turns
+    (source, *others), device = step.turns, step.way.backbone.device
     weights = step.shares()[1:]
-    loss = torch.zeros((), device=backbone.device)
-    with amp(step.precision, backbone.device):
+    loss = torch.zeros((), device=device)
+    with step.amp():
         step.wear(source)
-        states, labels = step.states(source, source.rows)
+        batch = step.batch(source, source.rows)
+        states = step.states(source, batch)
         for i, (other, weight) in enumerate(zip(others, weights, strict=True)):
             if source.scored == 0 or other.scored == 0:
                 continue
             draw = derive(step.seed, "mixup", step.number, i)
             drawn = mixup_pairs(source.scored, other.scored, draw)
-            pairs, lam = (tensor.to(backbone.device) for tensor in drawn)
+            pairs, lam = (tensor.to(device) for tensor in drawn)
             step.wear(other)
-            theirs = step.states(other, other.rows)
-            part = mixup_loss(source.stream.logits, states, labels, *theirs, pairs, lam)
+            theirs = step.batch(other, other.rows)
+            right = step.states(other, theirs), theirs.labels
+            part = mixup_loss(source.stream.logits, states, batch.labels, *right, pairs, lam)
             loss = loss + part * (weight / sum(weights))
     if loss.requires_grad:
         loss.backward()
     return float(loss.detach())
 
 
-def _surgery(step: _Step) -> float:
+def _surgery(step: Step) -> float:
     """Macro's loss; the gradients of the turns are freed of conflicts before they are summed.
 
     Each gradient has its share of the mean in it already: a projection onto another gradient does

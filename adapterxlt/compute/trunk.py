@@ -7,13 +7,15 @@ known, and of the last layer only what is scored is computed. Adapters are those
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from adapters.context import ForwardContext
 
 from adapterxlt.compute.data import Batch
-from adapterxlt.compute.remembered import Remembered
+from adapterxlt.compute.remembered import Known
 
 
 class Trunk:
@@ -24,6 +26,12 @@ class Trunk:
         config = model.config
         # XLM-R counts positions from the padding index on.
         self.first_position = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+        #: Generators of what runs, each with how many rows it draws for, and how long they are.
+        self._drawn: list[tuple[int, int, torch.Generator]] = []
+        for parent in list(model.base_model.modules()):
+            for name, module in parent.named_children():
+                if type(module) is torch.nn.Dropout and module.p > 0:
+                    setattr(parent, name, _Dropout(module.p, self._drawn))
 
     def hidden(
         self, ids: torch.Tensor, mask: torch.Tensor, layer: int | None = None
@@ -42,7 +50,7 @@ class Trunk:
                 states = module(states, extended)[0]
         return states
 
-    def scored(self, batch: Batch, below: Remembered | None = None) -> torch.Tensor:
+    def scored(self, batch: Batch, below: Known | None = None) -> torch.Tensor:
         """Hidden states (scored, hidden) of the last layer at the scored positions of a batch.
 
         Args:
@@ -50,7 +58,7 @@ class Trunk:
         """
         base = self.model.base_model
         layers = base.encoder.layer
-        with ForwardContext(base, batch.ids, attention_mask=batch.mask):
+        with ForwardContext(base, batch.ids, attention_mask=batch.mask), self._draw(batch):
             seen = self._seen(batch)
             first = below.depth if below is not None else 0
             states = self._begin(batch) if below is None else below.states(batch, self.lowest)
@@ -68,6 +76,17 @@ class Trunk:
             for module in base.encoder.layer[:depth]:
                 states = module(states, seen)[0]
         return states
+
+    @contextmanager
+    def _draw(self, batch: Batch) -> Iterator[None]:
+        """Have dropout drawn for the parts of a batch as for each of them alone."""
+        device = batch.ids.device
+        for rows, length, seed in batch.drawn:
+            self._drawn.append((rows, length, torch.Generator(device).manual_seed(seed)))
+        try:
+            yield
+        finally:
+            self._drawn.clear()
 
     def draws(self, depth: int) -> bool:
         """Whether the embeddings or the lowest layers draw anything in their present mode."""
@@ -114,7 +133,11 @@ class Trunk:
         counts = torch.bincount(rows, minlength=len(states))
         most = int(counts.max()) if len(rows) else 0
         # Queries, output and feed-forward are 10 of a layer's 12 matrices.
-        if not batch.packable or most > 0.8 * states.shape[1]:
+        if (
+            not batch.packable
+            or most > 0.8 * states.shape[1]
+            or self.draws(len(self.model.base_model.encoder.layer))
+        ):
             found: torch.Tensor = layer(states, seen)[0][batch.index]
             return found
         # The how-manieth of its row a scored position is: rows are not in order when packed.
@@ -130,3 +153,24 @@ class Trunk:
         looked = layer.attention.self(queries, seen, encoder_hidden_states=states)[0]
         found = layer.feed_forward_chunk(layer.attention.output(looked, queries))
         return found[rows, slots]
+
+
+class _Dropout(torch.nn.Dropout):  # type: ignore[misc]
+    """Dropout whose masks do not depend on what else goes through the model at the same time."""
+
+    def __init__(self, p: float, drawn: list[tuple[int, int, torch.Generator]]) -> None:
+        super().__init__(p)
+        self.drawn = drawn
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Drop from (rows, length, hidden) or (rows, heads, length, length)."""
+        if not self.training or not self.drawn:
+            return super().forward(states)
+        kept, first = torch.zeros_like(states), 0
+        for rows, length, generator in self.drawn:
+            part = kept[first : first + rows, ..., :length, :]
+            if states.dim() == 4:
+                part = part[..., :length]
+            part.copy_(torch.empty_like(part).bernoulli_(1 - self.p, generator=generator))
+            first += rows
+        return states * kept.div_(1 - self.p)
