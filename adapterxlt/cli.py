@@ -133,6 +133,11 @@ def plan(as_json: bool, every: bool, **given: Any) -> None:
     show_default=True,
     help="Threads a process that tokenize, and processes that prepare fetched data.",
 )
+@click.option(
+    "--cohort",
+    type=click.IntRange(1),
+    help="Trainings that share the passes over the backbone. [default: 1, or 16 on a GPU]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of results. [results/NAME]")
 def run(
     workers: int | None,
@@ -141,6 +146,7 @@ def run(
     micro_batch: int | None,
     snapshot_every: float,
     num_proc: int,
+    cohort: int | None,
     out: Path | None,
     **given: Any,
 ) -> None:
@@ -160,6 +166,7 @@ def run(
             micro_batch=micro_batch,
             snapshot_every=snapshot_every,
             num_proc=num_proc,
+            cohort=cohort,
             listener=listener,
         )
     _deliver(study, out, outcome)

@@ -131,6 +131,10 @@ class Backbone:
         """Longest sequence in sub-words."""
         return int(self.model.config.max_position_embeddings) - self.trunk.first_position
 
+    def has(self, name: str) -> bool:
+        """Whether an adapter goes by this name."""
+        return name in self._methods
+
     def add_adapter(
         self, name: str, spec: Mapping[str, Any], *, seed: int = 0, weights: Tensors | None = None
     ) -> None:

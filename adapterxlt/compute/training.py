@@ -96,25 +96,30 @@ def learning_rate(budget: Mapping[str, Any], step: int) -> float:
     return float(peak * (steps - step) / (steps - warm))
 
 
-def train(
-    backbone: Backbone,
-    parameters: Mapping[str, torch.nn.Parameter],
-    streams: Sequence[Stream],
-    budget: Mapping[str, Any],
-    *,
-    seed: int,
-    objective: str = "macro",
-    sampling: Mapping[str, Any] | None = None,
-    drop: int | str | None = None,
-    regularizer: Callable[[], torch.Tensor] | None = None,
-    precision: str = "fp32",
-    micro_batch: int | None = None,
-    memory: Memory | None = None,
-    quiet: bool = False,
-    snapshots: Snapshots | None = None,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Train ``parameters`` in place.
+def train(*given: Any, **how: Any) -> Outcome:
+    """Train parameters in place: a `Run` of these arguments, to its end."""
+    return finish(Run(*given, **how))
+
+
+def finish(run: Run) -> Outcome:
+    """Train a run's parameters in place, to the end of its budget.
+
+    Raises:
+        StageError: the loss is not finite.
+    """
+    descend = _OBJECTIVES[run.objective]
+    run.prepare()
+    while run.going:
+        step = run.begin()
+        run.end(step, descend(step))
+    run.backbone.model.eval()
+    return run.outcome
+
+
+class Run:
+    """One training in progress: its optimizer, its place in its budget, what it has to tell.
+
+    What is between `begin` and `end` of a step leaves the gradient of its loss in the parameters.
 
     Args:
         budget: ``steps``, ``lr``, ``warmup``, ``schedule``, ``weight_decay``, ``clip``; with
@@ -133,40 +138,8 @@ def train(
         quiet: whether there is no dropout in those layers.
 
     Raises:
-        StageError: the loss is not finite, or the objective does not go with the streams.
+        StageError: the objective does not go with the streams.
         KeyError: an unknown objective or kind of sampling.
-    """
-    run = Run(
-        backbone,
-        parameters,
-        streams,
-        budget,
-        seed=seed,
-        objective=objective,
-        sampling=sampling,
-        drop=drop,
-        regularizer=regularizer,
-        precision=precision,
-        micro_batch=micro_batch,
-        memory=memory,
-        quiet=quiet,
-        snapshots=snapshots,
-        progress=progress,
-    )
-    descend = _OBJECTIVES[objective]
-    run.prepare()
-    while run.going:
-        step = run.begin()
-        run.end(step, descend(step))
-    backbone.model.eval()
-    return run.outcome
-
-
-class Run:
-    """One training in progress: its optimizer, its place in its budget, what it has to tell.
-
-    Arguments are those of `train`. What is between `begin` and `end` of a step leaves the gradient
-    of its loss in the parameters.
     """
 
     def __init__(

@@ -216,9 +216,11 @@ class Desk:
         """Put the stage's language adapters on; the stack under the task adapter, by language."""
         stacks: dict[str | None, tuple[str, ...]] = {None: ()}
         roles = sorted(role for role in stage.inputs if role.startswith("language:"))
-        for i, role in enumerate(roles):
-            name = f"xlt_language_{i}"
-            self._put(backbone, name, self.composition(stage.inputs[role]).own)
+        for role in roles:
+            # Stages that are trained together share them.
+            name = f"xlt_language_{stage.inputs[role][:16]}"
+            if not backbone.has(name):
+                self._put(backbone, name, self.composition(stage.inputs[role]).own)
             stacks[role.partition(":")[2]] = (name,)
         return stacks
 
@@ -227,34 +229,42 @@ class Desk:
         return compose(key, lambda one: self.record(one).stage)
 
     def begin(
-        self, backbone: Backbone, stage: Stage
+        self, backbone: Backbone, stage: Stage, tag: str = ""
     ) -> tuple[tuple[Layer, ...], Mapping[str, Part]]:
         """Put on what a train stage trains, on top of what it builds on.
 
         Returns the stack, its last layer the one to train, and the heads there are so far.
+
+        Args:
+            tag: at the end of names.
         """
         if "previous" in stage.inputs:
             made = self.composition(stage.inputs["previous"])
-            return self.put(backbone, made), made.heads
+            return self.put(backbone, made, tag=tag), made.heads
         made = beginning("", stage.canonical(), lambda one: self.record(one).stage)
-        frozen = [
-            self._put(backbone, f"xlt_frozen_{i}", part) for i, part in enumerate(made.frozen)
-        ]
+        frozen, own = self._put_frozen(backbone, made, tag), TASK + tag
         if made.own.members:
-            names = self._put_members(backbone, TASK, made.own)
+            names = self._put_members(backbone, own, made.own)
             backbone.add_fusion(names, seed=stage.params["seed"])
             return (*frozen, names), made.heads
-        backbone.add_adapter(TASK, stage.params["adapter"], seed=stage.params["seed"])
-        return (*frozen, TASK), made.heads
+        backbone.add_adapter(own, stage.params["adapter"], seed=stage.params["seed"])
+        return (*frozen, own), made.heads
 
     def put(
-        self, backbone: Backbone, made: Composition, snapshot: int | None = None
+        self,
+        backbone: Backbone,
+        made: Composition,
+        snapshot: int | None = None,
+        *,
+        tag: str = "",
     ) -> tuple[Layer, ...]:
         """Put a composition on, its own part as of a snapshot; the stack, lowest first."""
-        frozen = [
-            self._put(backbone, f"xlt_frozen_{i}", part) for i, part in enumerate(made.frozen)
-        ]
-        return (*frozen, self._put(backbone, TASK, made.own, snapshot=snapshot))
+        frozen = self._put_frozen(backbone, made, tag)
+        return (*frozen, self._put(backbone, TASK + tag, made.own, snapshot=snapshot))
+
+    def _put_frozen(self, backbone: Backbone, made: Composition, tag: str) -> list[Layer]:
+        parts = enumerate(made.frozen)
+        return [self._put(backbone, f"xlt_frozen{tag}_{i}", part) for i, part in parts]
 
     def _put(
         self, backbone: Backbone, name: str, part: Part, *, snapshot: int | None = None

@@ -6,19 +6,21 @@ running again is resuming.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from adapterxlt.core.errors import AdapterXLTError, RefusedError, StageError
 from adapterxlt.core.plan import Plan
+from adapterxlt.run.cohorts import signature
 from adapterxlt.run.pools import Pool
-from adapterxlt.run.worker import Request
+from adapterxlt.run.worker import CohortFailed, Request
 from adapterxlt.store.store import Store
 
 
@@ -59,14 +61,17 @@ def execute(
     *,
     listener: Listener | None = None,
     events: Path | None = None,
+    cohort: int = 1,
     tick: float = 0.3,
 ) -> Outcome:
-    """Run what the store lacks. Ready stages start in plan order, as many as the pool takes."""
+    """Run what the store lacks. Ready stages start in plan order, as many as the pool takes; up to
+    ``cohort`` that can be trained in one pass count as one.
+    """
     listener = listener or Silent()
     outcome = Outcome()
     waiting = plan.needed({key for key in plan.stages if key in store})
     missing = set(waiting)
-    running: dict[Future[bool], str] = {}
+    running: dict[Future[bool], Request] = {}
     lost: set[Future[bool]] = set()
     """Futures of an executor that broke: they fail one by one, and it is renewed only once."""
 
@@ -81,13 +86,27 @@ def execute(
         lost.update(running)
         pool.renew()
 
-    def submit(key: str) -> Future[bool]:
+    def submit(request: Request) -> Future[bool]:
         try:
-            return pool.submit(request_of(key))
+            return pool.submit(request)
         except BrokenProcessPool:
             # A worker died between two stages.
             renew()
-            return pool.submit(request_of(key))
+            return pool.submit(request)
+
+    def ready(key: str) -> bool:
+        return not missing.intersection(plan.stages[key].inputs.values())
+
+    def with_cohort(key: str) -> Request:
+        """A stage, with others that are ready and can be trained in one pass with it."""
+        request, like = request_of(key), signature(plan, key) if cohort > 1 else None
+        if like is None:
+            return request
+        alike = (k for k in waiting if ready(k) and signature(plan, k) == like)
+        others = list(itertools.islice(alike, cohort - 1))
+        for other in others:
+            waiting.remove(other)
+        return replace(request, cohort=tuple(map(request_of, others)))
 
     def start_ready() -> None:
         for key in list(waiting):
@@ -99,11 +118,27 @@ def execute(
                 waiting.remove(key)
                 outcome.blocked[key] = outcome.blocked.get(bad, bad)
                 tell("blocked", key, by=outcome.blocked[key])
-            elif not missing.intersection(needs):
+            elif key in waiting and ready(key):
                 waiting.remove(key)
-                listener.started(key)
-                tell("started", key, label=plan.labels[key])
-                running[submit(key)] = key
+                request = with_cohort(key)
+                for one in request.keys:
+                    listener.started(one)
+                    tell("started", one, label=plan.labels[one])
+                running[submit(request)] = request
+
+    def settle(key: str, error: Exception | None) -> None:
+        """Note what became of a stage."""
+        if error is None:
+            outcome.computed.append(key)
+            missing.discard(key)
+            tell("finished", key)
+        else:
+            outcome.failed[key] = _reason(error)
+            if isinstance(error, RefusedError):
+                outcome.exit_code = error.exit_code
+            outcome.exit_code = outcome.exit_code or 1
+            tell("failed", key, reason=outcome.failed[key])
+        listener.finished(key, error)
 
     try:
         start_ready()
@@ -111,27 +146,19 @@ def execute(
             done, _ = wait(running, timeout=tick, return_when=FIRST_COMPLETED)
             broken = False
             for future in done:
-                key = running.pop(future)
+                request = running.pop(future)
                 gone = future.cancelled()
                 error = BrokenProcessPool("cancelled") if gone else future.exception()
-                if error is None:
-                    outcome.computed.append(key)
-                    missing.discard(key)
-                    tell("finished", key)
-                elif not isinstance(error, Exception):
+                if error is not None and not isinstance(error, Exception):
                     raise error
-                else:
-                    broken |= isinstance(error, BrokenProcessPool) and future not in lost
-                    outcome.failed[key] = _reason(error)
-                    if isinstance(error, RefusedError):
-                        outcome.exit_code = error.exit_code
-                    outcome.exit_code = outcome.exit_code or 1
-                    tell("failed", key, reason=outcome.failed[key])
-                listener.finished(key, error)
+                broken |= isinstance(error, BrokenProcessPool) and future not in lost
+                for key in request.keys:
+                    why = error.reasons.get(key) if isinstance(error, CohortFailed) else error
+                    settle(key, why)
             if broken:
                 renew()
             start_ready()
-            listener.tick(list(running.values()))
+            listener.tick([key for request in running.values() for key in request.keys])
     except BaseException:
         tell("interrupted", "")
         pool.close(now=True)

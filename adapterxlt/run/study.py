@@ -27,6 +27,7 @@ from adapterxlt.corpora.reading import Reading
 from adapterxlt.corpora.sources import Corpus, LabCorpus
 from adapterxlt.run.adoptions import LockFile, bring, lock_path, resolve
 from adapterxlt.run.adoptions import lock as write_lock
+from adapterxlt.run.cohorts import cohort_size
 from adapterxlt.run.desk import Places
 from adapterxlt.run.faults import adoption_faults, data_faults, spec_faults
 from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
@@ -132,10 +133,12 @@ class Study:
         micro_batch: int | None = None,
         snapshot_every: float = 20.0,
         num_proc: int = 1,
+        cohort: int | None = None,
         listener: Listener | None = None,
         pool: Pool | None = None,
     ) -> Outcome:
-        """Compute what the store lacks. ``workers=0`` computes in this process.
+        """Compute what the store lacks. ``workers=0`` computes in this process; up to ``cohort``
+        trainings share the passes over the backbone (see `cohorts.cohort_size`).
 
         Data that are on a hub are fetched first.
         """
@@ -154,7 +157,15 @@ class Study:
         if pool is None:
             pool = ProcessPool(workers) if workers > 0 else SerialPool()
         events = self.store.root / "notes" / "events" / f"{self.recipe.name}.jsonl"
-        return execute(self.plan, self.store, pool, self.request, listener=listener, events=events)
+        return execute(
+            self.plan,
+            self.store,
+            pool,
+            self.request,
+            listener=listener,
+            events=events,
+            cohort=cohort_size(cohort, device),
+        )
 
     def hub_splits(self) -> list[HubSplit]:
         """What the stages that are not done read from hubs and the store has not got, sorted."""

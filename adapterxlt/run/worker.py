@@ -12,8 +12,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import metadata
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterxlt.core.canon import derive, sha256_hex
+from adapterxlt.core.errors import StageError
 from adapterxlt.core.exports import Export
 from adapterxlt.core.plan import Stage
 from adapterxlt.run.desk import HEAD, Desk, Places, desk_for
@@ -29,9 +30,11 @@ from adapterxlt.store.files import write_bytes, write_json
 if TYPE_CHECKING:
     from adapterxlt.compute.backbone import Backbone
     from adapterxlt.compute.snapshots import Snapshots
-    from adapterxlt.compute.training import Stream
+    from adapterxlt.compute.training import Run, Stream
 
 Progress = Callable[[int, int, float], None]
+Result = tuple[dict[str, bytes], dict[str, Any]]
+"""The files of a stage by name, and facts about it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,21 @@ class Request:
     label: str
     stage: Stage
     places: Places
+    cohort: tuple[Request, ...] = ()
+    """Train stages that are trained in one pass with it."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its key and those of its cohort."""
+        return (self.key, *(one.key for one in self.cohort))
+
+
+class CohortFailed(Exception):
+    """Why some stages of a cohort failed, by key."""
+
+    def __init__(self, reasons: dict[str, StageError]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
 
 
 def initialize(parent: int | None) -> None:
@@ -58,24 +76,45 @@ def initialize(parent: int | None) -> None:
 
 
 def run_stage(request: Request, progress: Progress | None = None) -> bool:
-    """Compute and publish a stage unless the store has it; returns whether it was computed."""
+    """Compute and publish a stage unless the store has it; returns whether it was computed.
+
+    Raises:
+        CohortFailed: some of a cohort failed; the others were published.
+    """
     desk = desk_for(request.places)
-    store = desk.store
-    with store.lock(request.key):
-        if store.read(request.key) is not None:
-            return False
-        notes = _Notes(store.work(request.key), request.label, progress)
-        notes(0, 1, None)
-        started = time.monotonic()
+    store, started = desk.store, time.monotonic()
+    with ExitStack() as locks:
+        # In one order, so that two processes do not wait for each other.
+        requests = sorted((request, *request.cohort), key=lambda one: one.key)
+        for one in requests:
+            locks.enter_context(store.lock(one.key))
+        missing = [one for one in requests if store.read(one.key) is None]
+        notes = [_Notes(store.work(one.key), one.label, progress) for one in missing]
+        for note in notes:
+            note(0, 1, None)
+        failed: dict[str, StageError] = {}
         try:
-            files, facts = _KINDS[request.stage.kind](desk, request, notes)
+            results: list[Result | StageError] = []
+            if len(missing) > 1:
+                results += _train_together(desk, missing, notes)
+            elif missing:
+                results.append(_KINDS[missing[0].stage.kind](desk, missing[0], notes[0]))
         finally:
             desk.reset()
-        facts = {"seconds": round(time.monotonic() - started, 3), **facts}
-        facts["environment"] = environment()
-        store.publish(request.key, request.stage.canonical(), files, facts)
-        store.clean(request.key)
-        return True
+        seconds = round((time.monotonic() - started) / max(1, len(missing)), 3)
+        for one, result in zip(missing, results, strict=True):
+            if isinstance(result, StageError):
+                failed[one.key] = result
+                continue
+            files, facts = result
+            facts = {"seconds": seconds, **facts, "environment": environment()}
+            store.publish(one.key, one.stage.canonical(), files, facts)
+            store.clean(one.key)
+    if len(requests) == 1 and failed:
+        raise failed[request.key]
+    if failed:
+        raise CohortFailed(failed)
+    return bool(missing)
 
 
 class _Notes:
@@ -101,9 +140,7 @@ class _Notes:
             write_json(self.path, note, durable=False)
 
 
-def _pretrain(
-    desk: Desk, request: Request, notes: _Notes
-) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _pretrain(desk: Desk, request: Request, notes: _Notes) -> Result:
     from adapterxlt.compute.pretraining import pretrain
 
     folder = desk.store.work(request.key) / "backbone"
@@ -120,35 +157,92 @@ def _pretrain(
     return files, {"final_loss": facts["loss"], "steps": facts["steps"], "tokens": facts["tokens"]}
 
 
-def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
-    import safetensors.torch
-
+def _train(desk: Desk, request: Request, notes: _Notes) -> Result:
     from adapterxlt.compute.memory import peak
-    from adapterxlt.compute.training import train
+    from adapterxlt.compute.training import finish
+
+    run, parts = _run(desk, request, notes)
+    with peak(run.backbone.device) as memory:
+        finish(run)
+    return _trained(request, run, parts, memory.bytes)
+
+
+def _train_together(
+    desk: Desk, requests: Sequence[Request], notes: Sequence[_Notes]
+) -> list[Result | StageError]:
+    """What `_train` gives of each request, or why it failed; too many for an accelerator's memory
+    are trained in halves."""
+    import torch
+
+    from adapterxlt.compute.cohort import train_together
+    from adapterxlt.compute.memory import peak
+
+    try:
+        each = [
+            _run(desk, request, note, f"_{n}")
+            for n, (request, note) in enumerate(zip(requests, notes, strict=True))
+        ]
+        runs, backbone = [run for run, _ in each], each[0][0].backbone
+        backbone.trainable(name for run in runs for name in run.trained)
+        with peak(backbone.device) as memory:
+            found = train_together(backbone, runs)
+    except torch.OutOfMemoryError:
+        desk.reset()
+        half = len(requests) // 2
+        if not half:
+            raise
+        return [
+            *_train_together(desk, requests[:half], notes[:half]),
+            *_train_together(desk, requests[half:], notes[half:]),
+        ]
+    results: list[Result | StageError] = []
+    for request, (run, parts), outcome in zip(requests, each, found, strict=True):
+        if isinstance(outcome, StageError):
+            results.append(outcome)
+            continue
+        outcome.seconds /= len(runs)
+        files, facts = _trained(request, run, parts, memory.bytes)
+        results.append((files, {**facts, "cohort": len(runs)}))
+    return results
+
+
+def _run(desk: Desk, request: Request, notes: _Notes, tag: str = "") -> tuple[Run, dict[str, str]]:
+    """A train stage ready to be run, and the names of its parts.
+
+    Args:
+        tag: at the end of all names that are the stage's own.
+    """
+    from adapterxlt.compute.training import Run
 
     stage, params = request.stage, request.stage.params
     backbone = desk.backbone(stage)
-    streams, parts, frozen = _streams(desk, backbone, stage)
+    streams, parts, frozen = _streams(desk, backbone, stage, tag)
     fused = isinstance(streams[0].stacks[0][-1], tuple)
-    parameters = backbone.trainable(name for part, name in parts.items() if part not in frozen)
-    with peak(backbone.device) as memory:
-        outcome = train(
-            backbone,
-            parameters,
-            streams,
-            params["budget"],
-            seed=_order_seed(params),
-            objective="macro" if params["objective"] == "mlm" else params["objective"],
-            sampling=params.get("sampling"),
-            drop=params.get("drop"),
-            regularizer=backbone.fusion_loss if fused else None,
-            precision=params["precision"],
-            micro_batch=desk.places.micro_batch,
-            memory=desk.memory,
-            quiet="frozen_dropout_off" in (params.get("shortcuts") or {}),
-            snapshots=_snapshots(desk, request),
-            progress=notes,
-        )
+    run = Run(
+        backbone,
+        backbone.trainable(name for part, name in parts.items() if part not in frozen),
+        streams,
+        params["budget"],
+        seed=_order_seed(params),
+        objective="macro" if params["objective"] == "mlm" else params["objective"],
+        sampling=params.get("sampling"),
+        drop=params.get("drop"),
+        regularizer=backbone.fusion_loss if fused else None,
+        precision=params["precision"],
+        micro_batch=desk.places.micro_batch,
+        memory=desk.memory,
+        quiet="frozen_dropout_off" in (params.get("shortcuts") or {}),
+        snapshots=_snapshots(desk, request),
+        progress=notes,
+    )
+    return run, parts
+
+
+def _trained(request: Request, run: Run, parts: Mapping[str, str], peak: int | None) -> Result:
+    """The files and facts of a run that has ended."""
+    import safetensors.torch
+
+    backbone, outcome, params = run.backbone, run.outcome, request.stage.params
     files = {}
     for part, name in parts.items():
         final = backbone.weights(name)
@@ -164,10 +258,10 @@ def _train(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes
         "examples": outcome.examples,
         "tokens": outcome.tokens,
         "training_seconds": round(outcome.seconds, 3),
-        "peak_memory": memory.bytes,
+        "peak_memory": peak,
         "resumed_at": outcome.resumed_at,
-        "parameters": sum(p.numel() for p in parameters.values()),
-        "rows_cut": sum(len(stream.data.cut) for stream in streams),
+        "parameters": sum(p.numel() for p in run.parameters.values()),
+        "rows_cut": sum(len(stream.data.cut) for stream in run.streams),
     }
     return files, facts
 
@@ -179,7 +273,7 @@ def _order_seed(params: Mapping[str, Any]) -> int:
 
 
 def _streams(
-    desk: Desk, backbone: Backbone, stage: Stage
+    desk: Desk, backbone: Backbone, stage: Stage, tag: str
 ) -> tuple[list[Stream], dict[str, str], set[str]]:
     """What a train stage trains on, the names of its parts, and the parts that stay as they are."""
     from adapterxlt.compute.backbone import fusion_name
@@ -190,7 +284,7 @@ def _streams(
 
     params = stage.params
     stacks = desk.add_languages(backbone, stage)
-    layers, heads = desk.begin(backbone, stage)
+    layers, heads = desk.begin(backbone, stage, tag)
     top = layers[-1]
     parts = {"adapter": top if isinstance(top, str) else fusion_name(top)}
     frozen: set[str] = set()
@@ -199,7 +293,7 @@ def _streams(
     for i, (task, head) in enumerate(params.get("heads", {}).items()):
         kept = heads.get(task) if params.get("head") != "new" else None
         weights = desk.head(kept.key, task) if kept else None
-        part, name = f"head-{task}", f"{HEAD}_{i}"
+        part, name = f"head-{task}", f"{HEAD}{tag}_{i}"
         form = (kept.spec if kept else None) or head
         backbone.add_head(name, form, seed=params["seed"], weights=weights)
         parts[part] = name
@@ -235,7 +329,7 @@ def _streams(
     return streams, parts, frozen
 
 
-def _adopt(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _adopt(desk: Desk, request: Request, notes: _Notes) -> Result:
     import safetensors.torch
 
     from adapterxlt.compute.adoption import adopt
@@ -267,7 +361,7 @@ def _adopt(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes
     return files, facts
 
 
-def _merge(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _merge(desk: Desk, request: Request, notes: _Notes) -> Result:
     import safetensors.torch
 
     from adapterxlt.compute.merging import weighted
@@ -298,9 +392,7 @@ def _merge(desk: Desk, request: Request, notes: _Notes) -> tuple[dict[str, bytes
     return files, facts
 
 
-def _evaluate(
-    desk: Desk, request: Request, notes: _Notes
-) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _evaluate(desk: Desk, request: Request, notes: _Notes) -> Result:
     import json
 
     from adapterxlt.compute.scoring import Candidates, Test, evaluate
@@ -412,7 +504,7 @@ def environment() -> dict[str, str]:
     return found
 
 
-_KINDS: dict[str, Callable[[Desk, Request, _Notes], tuple[dict[str, bytes], dict[str, Any]]]] = {
+_KINDS: dict[str, Callable[[Desk, Request, _Notes], Result]] = {
     "pretrain": _pretrain,
     "adopt": _adopt,
     "train": _train,
