@@ -158,7 +158,11 @@ def run(
     study.fetch(num_proc=num_proc, listener=say)
     cores = 1 if device == "cuda" else os.cpu_count() or 1
     count = workers if workers is not None else max(1, cores // threads)
-    with console.progress(study, count) as listener:
+    # Of the processes of `accelerate launch`: which one it is, and how many there are.
+    rank, ranks = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if ranks > 1:
+        count, cohort = 0, 1
+    with console.progress(study, count, quiet=rank > 0) as listener:
         outcome = study.run(
             workers=count,
             threads=threads,
@@ -169,7 +173,8 @@ def run(
             cohort=cohort,
             listener=listener,
         )
-    _deliver(study, out, outcome)
+    if rank == 0:
+        _deliver(study, out, outcome)
     if outcome.failed:
         console.show_failures(study, outcome)
         sys.exit(outcome.exit_code)

@@ -225,8 +225,11 @@ def show_doctor(store: str | None) -> None:
 
 
 @contextmanager
-def progress(study: Study, workers: int) -> Iterator[Silent]:
+def progress(study: Study, workers: int, *, quiet: bool = False) -> Iterator[Silent]:
     """A listener that shows stages done, steps, loss and time left, on a terminal or in a log."""
+    if quiet:
+        yield Silent()
+        return
     needed = study.plan.needed(study.done())
     if not needed:
         click.echo("nothing to run: every stage is in the store", err=True)

@@ -27,6 +27,7 @@ from adapterxlt.compute.objectives import (
     mixup_pairs,
     shares,
 )
+from adapterxlt.compute.ranks import Ranks
 from adapterxlt.compute.remembered import Memory, Remembered, below, free_layers
 from adapterxlt.compute.snapshots import Outcome, Snapshots, restore, snapshot
 from adapterxlt.core.canon import derive
@@ -111,7 +112,8 @@ def finish(run: Run) -> Outcome:
     run.prepare()
     while run.going:
         step = run.begin()
-        run.end(step, descend(step))
+        mine = run.ranks.first or descend is _summed
+        run.end(step, run.ranks.sum(descend(step) if mine else 0.0, run.parameters.values()))
     run.backbone.model.eval()
     return run.outcome
 
@@ -136,6 +138,7 @@ class Run:
         micro_batch: splits batches to save memory and does not change the gradient.
         memory: where the states of layers below the first trained one are remembered.
         quiet: whether there is no dropout in those layers.
+        ranks: the processes that share the rows of each batch of macro and micro.
 
     Raises:
         StageError: the objective does not go with the streams.
@@ -158,6 +161,7 @@ class Run:
         micro_batch: int | None = None,
         memory: Memory | None = None,
         quiet: bool = False,
+        ranks: Ranks | None = None,
         snapshots: Snapshots | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -178,7 +182,10 @@ class Run:
         self._mixture = Mixture(sizes, self.steps, sampling, seed)
         parts = budget.get("snapshots") or 1
         self._keep_at = [math.ceil(self.steps * i / parts) for i in range(1, parts)]
-        self._way = Way(backbone, precision, micro_batch, Lowest(backbone, memory, self.trained))
+        self.ranks = ranks or Ranks()
+        sharing = self.ranks if descend is _summed else Ranks()
+        lowest = Lowest(backbone, memory, self.trained)
+        self._way = Way(backbone, precision, micro_batch, lowest, sharing)
         self._saved = self._clock = time.monotonic()
 
     @property
@@ -273,6 +280,7 @@ class Way:
     precision: str
     micro_batch: int | None
     lowest: Lowest
+    ranks: Ranks
 
 
 @dataclass(frozen=True)
@@ -313,17 +321,19 @@ class Step:
         return turn.stream.logits(states).float()
 
     def backward(self, turn: Turn, share: float) -> float:
-        """Mean loss of a turn; ``share`` times its gradient is accumulated."""
+        """Mean loss of a turn, as far as it is this process's; ``share`` times its gradient is
+        accumulated."""
         scored, rows, criterion = turn.scored, turn.rows, turn.stream.criterion
         if scored == 0:
             return 0.0
         self.wear(turn)
-        micro_batch = self.way.micro_batch
-        size = micro_batch if micro_batch and criterion.splits else len(rows)
+        size = len(rows)
+        if criterion.splits:
+            size = min(self.way.micro_batch or size, math.ceil(size / self.way.ranks.count))
         total = 0.0
-        for start in range(0, len(rows), size):
+        for number, start in enumerate(range(0, len(rows), size)):
             piece = rows[start : start + size]
-            if not criterion.terms(piece):
+            if not (self.way.ranks.mine(number) and criterion.terms(piece)):
                 continue
             with self.amp():
                 batch = self.batch(turn, piece, start)

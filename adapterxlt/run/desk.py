@@ -63,6 +63,7 @@ class Desk:
         os.environ["RAYON_NUM_THREADS"] = str(places.num_proc)
         import torch
 
+        from adapterxlt.compute.ranks import ranks
         from adapterxlt.compute.remembered import Memory
 
         torch.set_num_threads(places.threads)
@@ -76,6 +77,7 @@ class Desk:
         self._encoded: dict[str, Encoded] = {}
         self._vectors: dict[str, Any] = {}
         self.memory = Memory()
+        self.ranks = ranks(places.device)
 
     def record(self, key: str) -> Record:
         record = self.store.read(key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -62,14 +62,17 @@ def execute(
     listener: Listener | None = None,
     events: Path | None = None,
     cohort: int = 1,
+    needed: Sequence[str] | None = None,
     tick: float = 0.3,
 ) -> Outcome:
-    """Run what the store lacks. Ready stages start in plan order, as many as the pool takes; up to
-    ``cohort`` that can be trained in one pass count as one.
+    """Run what the store lacks, or what is ``needed``. Ready stages start in plan order, as many as
+    the pool takes; up to ``cohort`` that can be trained in one pass count as one.
     """
     listener = listener or Silent()
     outcome = Outcome()
-    waiting = plan.needed({key for key in plan.stages if key in store})
+    if needed is None:
+        needed = plan.needed({key for key in plan.stages if key in store})
+    waiting = list(needed)
     missing = set(waiting)
     running: dict[Future[bool], Request] = {}
     lost: set[Future[bool]] = set()

@@ -32,7 +32,7 @@ from adapterxlt.run.desk import Places
 from adapterxlt.run.faults import adoption_faults, data_faults, spec_faults
 from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
 from adapterxlt.run.scheduler import Listener, Outcome, execute
-from adapterxlt.run.worker import Request
+from adapterxlt.run.worker import Request, agree
 from adapterxlt.store.store import Store
 
 DEFAULT_STORE = ".adapterxlt"
@@ -151,7 +151,10 @@ class Study:
             num_proc=num_proc,
         )
         self._remember()
-        if not self.plan.needed(self.done()):
+        needed = self.plan.needed(self.done())
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            needed = agree(self.places, needed)
+        if not needed:
             return Outcome()
         self.fetch(num_proc=num_proc)
         if pool is None:
@@ -165,6 +168,7 @@ class Study:
             listener=listener,
             events=events,
             cohort=cohort_size(cohort, device),
+            needed=needed,
         )
 
     def hub_splits(self) -> list[HubSplit]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapterxlt.core.canon import derive, sha256_hex
-from adapterxlt.core.errors import StageError
+from adapterxlt.core.errors import AdapterXLTError, StageError
 from adapterxlt.core.exports import Export
 from adapterxlt.core.plan import Stage
 from adapterxlt.run.desk import HEAD, Desk, Places, desk_for
@@ -75,21 +75,49 @@ def initialize(parent: int | None) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
+def agree(places: Places, value: Any) -> Any:
+    """The first process's value, in all that train together."""
+    return desk_for(places).ranks.agree(value)
+
+
 def run_stage(request: Request, progress: Progress | None = None) -> bool:
     """Compute and publish a stage unless the store has it; returns whether it was computed.
+
+    Of several processes that train together the first publishes, and what becomes of the stage is
+    what became of it there.
 
     Raises:
         CohortFailed: some of a cohort failed; the others were published.
     """
     desk = desk_for(request.places)
-    store, started = desk.store, time.monotonic()
+    if desk.ranks.count == 1:
+        return _run_stage(desk, request, progress)
+    done, failed = False, None
+    try:
+        done = _run_stage(desk, request, progress)
+    except AdapterXLTError as error:
+        failed = error
+    except Exception as error:
+        # The others may be in the midst of a sum that now has no end.
+        raise SystemExit(f"{request.label}: {error}") from error
+    reason = desk.ranks.agree(failed and str(failed))
+    if reason is not None:
+        raise failed or StageError(reason)
+    return done
+
+
+def _run_stage(desk: Desk, request: Request, progress: Progress | None) -> bool:
+    store, ranks, started = desk.store, desk.ranks, time.monotonic()
     with ExitStack() as locks:
         # In one order, so that two processes do not wait for each other.
         requests = sorted((request, *request.cohort), key=lambda one: one.key)
-        for one in requests:
+        for one in requests if ranks.first else ():
             locks.enter_context(store.lock(one.key))
-        missing = [one for one in requests if store.read(one.key) is None]
-        notes = [_Notes(store.work(one.key), one.label, progress) for one in missing]
+        wanted = ranks.agree([one.key for one in requests if store.read(one.key) is None])
+        if not ranks.first and request.stage.kind != "train":
+            wanted = []
+        missing = [one for one in requests if one.key in wanted]
+        notes = [_Notes(store.work(one.key), one.label, progress, ranks.first) for one in missing]
         for note in notes:
             note(0, 1, None)
         failed: dict[str, StageError] = {}
@@ -108,8 +136,9 @@ def run_stage(request: Request, progress: Progress | None = None) -> bool:
                 continue
             files, facts = result
             facts = {"seconds": seconds, **facts, "environment": environment()}
-            store.publish(one.key, one.stage.canonical(), files, facts)
-            store.clean(one.key)
+            if ranks.first:
+                store.publish(one.key, one.stage.canonical(), files, facts)
+                store.clean(one.key)
     if len(requests) == 1 and failed:
         raise failed[request.key]
     if failed:
@@ -120,15 +149,17 @@ def run_stage(request: Request, progress: Progress | None = None) -> bool:
 class _Notes:
     """Progress of a stage: to the caller, and at most twice a second to a file others can read."""
 
-    def __init__(self, folder: Path, label: str, progress: Progress | None) -> None:
+    def __init__(
+        self, folder: Path, label: str, progress: Progress | None, writes: bool = True
+    ) -> None:
         self.path, self.label, self.progress = folder / "progress.json", label, progress
-        self.last = 0.0
+        self.writes, self.last = writes, 0.0
 
     def __call__(self, step: int, steps: int, loss: float | None) -> None:
         if self.progress is not None and loss is not None:
             self.progress(step, steps, loss)
         now = time.monotonic()
-        if now - self.last >= 0.5:
+        if self.writes and now - self.last >= 0.5:
             self.last = now
             note = {
                 "label": self.label,
@@ -232,6 +263,7 @@ def _run(desk: Desk, request: Request, notes: _Notes, tag: str = "") -> tuple[Ru
         micro_batch=desk.places.micro_batch,
         memory=desk.memory,
         quiet="frozen_dropout_off" in (params.get("shortcuts") or {}),
+        ranks=desk.ranks,
         snapshots=_snapshots(desk, request),
         progress=notes,
     )
@@ -474,7 +506,7 @@ def _snapshots(desk: Desk, request: Request) -> Snapshots:
 
     path = desk.store.work(request.key) / "snapshot"
     return Snapshots(
-        lambda data: _save_snapshot(path, data),
+        (lambda data: _save_snapshot(path, data)) if desk.ranks.first else (lambda data: None),
         lambda: _load_snapshot(path),
         desk.places.snapshot_every,
     )

@@ -1,0 +1,5 @@
+"""`python -m adapterxlt`, as `accelerate launch` and `torchrun` start it several times."""
+
+from adapterxlt.cli import main
+
+main()
