@@ -25,9 +25,10 @@ from adapters.composition import Fuse, Stack
 from adapters.methods.bottleneck import BottleneckLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
+from torch.nn.functional import linear
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from adapterxlt.compute.data import Batch, Window, collate
+from adapterxlt.compute.data import Batch, Encoded, Window, collate, pieces_of
 from adapterxlt.compute.methods import config_of, inject, target_paths
 from adapterxlt.compute.remembered import Known
 from adapterxlt.compute.trunk import Trunk
@@ -87,6 +88,8 @@ class Backbone:
         self._restore_output_bias(folder)
         self.trunk = Trunk(self.model)
         self.model.requires_grad_(False)
+        if self.device.type != "cpu":
+            self.trunk.stay(*(self._lm_head()[-1:] if LM_HEAD in self.model.heads else ()))
         self.model.to(self.device)
         self._own = dict(self.model.named_parameters())
         self._modules = dict(self.model.named_modules())
@@ -160,7 +163,9 @@ class Backbone:
                 self._wrap(name, spec)
             else:
                 self._copies[name] = {
-                    place: torch.nn.Parameter(own.detach().clone(), requires_grad=False)
+                    place: torch.nn.Parameter(
+                        own.detach().to(self.device, copy=True), requires_grad=False
+                    )
                     for place, own in self._encoder_parameters()
                 }
         self._methods[name] = row.name
@@ -447,11 +452,24 @@ class Backbone:
         weight, bias = output.weight.detach(), output.bias.detach()
         if pieces is not None:
             weight, bias = weight[pieces], bias[pieces]
-        return weight.to(dtype), bias.to(dtype)
+        return weight.to(self.device, dtype), bias.to(self.device, dtype)
+
+    def read(self, data: Iterable[Encoded], *, masked: bool = False) -> None:
+        """Get ready for the sub-words of splits. Where the model is on an accelerator, which the
+        vocabulary would take much of, it gets their embeddings alone.
+
+        Args:
+            masked: whether any piece of the vocabulary may come in the place of another.
+        """
+        if self.device.type == "cpu":
+            return
+        special = torch.tensor(self.tokenizer.all_special_ids)
+        pieces = None if masked else torch.cat([pieces_of(data), special]).unique()
+        self.trunk.read(pieces, self.device)
 
     def lm_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits (positions, vocabulary) of the backbone's own masked-LM head."""
-        return self._lm_head()[-1](self.lm_states(states))
+        return linear(self.lm_states(states), *self.lm_output())
 
     def _lm_head(self) -> Any:
         head = dict(self.model.heads).get(LM_HEAD)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from adapters.context import ForwardContext
+from torch.nn.functional import embedding
 
 from adapterxlt.compute.data import Batch
 from adapterxlt.compute.remembered import Known
@@ -87,6 +88,31 @@ class Trunk:
             yield
         finally:
             self._drawn.clear()
+
+    def stay(self, *modules: torch.nn.Module) -> None:
+        """Have the embeddings of the vocabulary, and modules that share them, stay where they are
+        when the model goes to another device: `read` brings what is needed."""
+        for module in (self.model.base_model.embeddings.word_embeddings, *modules):
+            module._apply = lambda change, recurse=True, module=module: module
+
+    def read(self, pieces: torch.Tensor | None, device: torch.device) -> None:
+        """Bring the embeddings of pieces to a device, until `read` is called again; all of them
+        when left out. States are the same to the bit.
+        """
+        embeddings = self.model.base_model.embeddings.word_embeddings
+        own, count = embeddings.weight, len(embeddings.weight)
+        pieces = torch.arange(count) if pieces is None else pieces
+        number = torch.full((count,), -1, dtype=torch.long)
+        number[pieces] = torch.arange(len(pieces))
+        where, table = number.to(device), own.detach()[pieces].to(device)
+
+        def look_up(ids: torch.Tensor) -> torch.Tensor:
+            # A copy that is trained stands in the place of its own.
+            if embeddings.weight is not own:
+                return torch.nn.Embedding.forward(embeddings, ids)
+            return embedding(where[ids], table)
+
+        embeddings.forward = look_up
 
     def draws(self, depth: int) -> bool:
         """Whether the embeddings or the lowest layers draw anything in their present mode."""

@@ -214,6 +214,8 @@ def _train_together(
             for n, (request, note) in enumerate(zip(requests, notes, strict=True))
         ]
         runs, backbone = [run for run, _ in each], each[0][0].backbone
+        data = [stream.data for run in runs for stream in run.streams]
+        backbone.read(data, masked=not all(_closed(one.stage.params) for one in requests))
         backbone.trainable(name for run in runs for name in run.trained)
         with peak(backbone.device) as memory:
             found = train_together(backbone, runs)
@@ -298,6 +300,11 @@ def _trained(request: Request, run: Run, parts: Mapping[str, str], peak: int | N
     return files, facts
 
 
+def _closed(params: Mapping[str, Any]) -> bool:
+    """Whether a train stage sees no other sub-words than its data have."""
+    return params["objective"] != "mlm" or "corpus_softmax" in (params.get("shortcuts") or {})
+
+
 def _order_seed(params: Mapping[str, Any]) -> int:
     """Seed of order, masks and dropout; runs of one phase share only their initialization."""
     run = params.get("run")
@@ -321,7 +328,6 @@ def _streams(
     parts = {"adapter": top if isinstance(top, str) else fusion_name(top)}
     frozen: set[str] = set()
     logits: dict[str, Any] = {"text": backbone.lm_states}
-    shortcuts = params.get("shortcuts") or {}
     for i, (task, head) in enumerate(params.get("heads", {}).items()):
         kept = heads.get(task) if params.get("head") != "new" else None
         weights = desk.head(kept.key, task) if kept else None
@@ -335,8 +341,10 @@ def _streams(
 
     data_of = [desk.encoded(backbone, stage, data) for data in params["streams"]]
     masking, text = None, ITEMS
+    closed = _closed(params)
+    backbone.read(data_of, masked=not closed)
     if params["objective"] == "mlm":
-        pieces = pieces_of(data_of) if "corpus_softmax" in shortcuts else None
+        pieces = pieces_of(data_of) if closed else None
         masking, text = masked_lm(backbone, params["mask"], params["precision"], pieces)
     streams = []
     for data, encoded in zip(params["streams"], data_of, strict=True):
@@ -443,6 +451,7 @@ def _evaluate(desk: Desk, request: Request, notes: _Notes) -> Result:
         )
         for part, remembered in zip(params.get("pool") or (), desk.vectors_of(stage), strict=True)
     ]
+    model.backbone.read([encoded, *(part.encoded for part in pool)])
     scored = evaluate(model, test, params["metrics"], pool)
     lines = (
         json.dumps([row.get("id"), said], ensure_ascii=False)
@@ -473,6 +482,7 @@ def predict_rows(places: Places, stage: Stage, rows: list[dict[str, Any]]) -> li
         model, labels, _ = desk.compose(stage)
         length = stage.params["max_length"]
         encoded = encode(model.backbone.tokenizer, task, rows, length, labelled=False)
+        model.backbone.read([encoded])
         return predict(model, Test(task, data["language"], rows, encoded, labels))
     finally:
         desk.reset()
