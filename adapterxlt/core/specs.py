@@ -36,6 +36,11 @@ class Shortcuts(Closed):
         """Those of the names that are on, as they enter a key."""
         return {name: True for name in names if getattr(self, name)} or None
 
+    def said(self) -> list[str]:
+        """What those that are on do, for readers of results."""
+        fields = type(self).model_fields.items()
+        return [str(field.description) for name, field in fields if getattr(self, name)]
+
 
 #: The fields of a budget that say how long.
 LENGTHS = frozenset({"steps", "epochs", "examples"})

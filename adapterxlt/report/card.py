@@ -157,6 +157,7 @@ def _inputs(about: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"It was scored in {_plain(about['precision'])}; in fp32 outputs differ by rounding."
         )
+    lines += [f"Trained with a shortcut: {_plain(said)}" for said in about["shortcuts"]]
     if "adapters" in about["libraries"]:
         lines.append(
             "While adapters are being activated, `adapters` warns that none are; then they are."

@@ -97,6 +97,7 @@ def describe(study: Study, cell: Cell, exported: Exported) -> dict[str, Any]:
         },
         "max_length": recipe.max_length,
         "precision": recipe.precision,
+        "shortcuts": recipe.shortcuts.said(),
         "script": exported.files[SCRIPT].decode(),
         "data": _data(study, key, export),
         "phases": [p.describe() if not p.adopt else f"{p.name}: adopted" for p in regime.phases],

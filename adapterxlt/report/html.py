@@ -138,6 +138,7 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
         css=Markup(css),
         study=study,
         precision=study.get("precision"),
+        shortcuts=study.get("shortcuts") or (),
         overrides=study.get("overrides") or (),
         cuts=study.get("cuts") or (),
         adopted=study.get("adopted") or (),

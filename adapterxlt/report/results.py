@@ -156,6 +156,7 @@ def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
         },
         "lab": recipe.is_lab or any(recipe.task(task).lab for task in recipe.tasks),
         "precision": recipe.precision,
+        "shortcuts": recipe.shortcuts.said(),
     }
 
 

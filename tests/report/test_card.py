@@ -43,6 +43,7 @@ ABOUT: dict[str, Any] = {
     "backbone": {"name": "xlm-roberta-base", "digest": "0" * 64},
     "max_length": 128,
     "precision": "fp32",
+    "shortcuts": [],
     "script": "print('load')\n",
     "data": [
         {"name": "tagging", "languages": ["en", "fi"], "splits": ["test", "train"]}

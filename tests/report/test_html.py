@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from adapterxlt.core.specs import Shortcuts
 from adapterxlt.report.headlines import leaders, spread_words
 from adapterxlt.report.html import PAGE_LIMIT, build
 from adapterxlt.report.pivots import pivot
@@ -168,6 +169,7 @@ def test_foreign_text_is_escaped_everywhere(
         "question": evil,
         "recipe": evil,
         "precision": evil,
+        "shortcuts": [evil],
         "regimes": [{"name": evil, "phases": [evil]}],
         "missing": [{**missing, "reason": evil}],
         "versions": {evil: evil},
@@ -177,6 +179,16 @@ def test_foreign_text_is_escaped_everywhere(
     }
     found = assert_sound(build(rows, study))
     assert found.said.count(evil) > 8 and "49" not in re.findall(r"onerror=a>'\"(\d+)", found.text)
+
+
+def test_shortcuts_are_named(rows: list[Row], study: Study) -> None:
+    said = Shortcuts(corpus_softmax=True).said()
+    assert (
+        len(said) == 1 and len(Shortcuts(corpus_softmax=True, frozen_dropout_off=True).said()) == 2
+    )
+    found = assert_sound(build(rows, study | {"shortcuts": said}))
+    assert said[0] in found.text and "otherwise than its method says" in found.text
+    assert "Shortcuts" not in assert_sound(build(rows, study | {"shortcuts": []})).text
 
 
 def test_nan_and_missing_are_shown_and_counted(rows: list[Row], study: Study) -> None:
