@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from adapterxlt.compute.data import Batch, Encoded, Window, collate, pieces_of
 from adapterxlt.compute.methods import config_of, inject, target_paths
+from adapterxlt.compute.randomness import seed_draws
 from adapterxlt.compute.remembered import Known
 from adapterxlt.compute.trunk import Trunk
 from adapterxlt.core.canon import derive
@@ -154,7 +155,7 @@ class Backbone:
         worn = self._worn
         self.compute_in("fp32")
         with torch.random.fork_rng():
-            torch.manual_seed(derive(seed, "adapter"))
+            seed_draws(derive(seed, "adapter"), self.device)
             if row.library == "adapters":
                 self.model.add_adapter(name, config=config_of(spec))
             elif row.library == "peft":
@@ -200,7 +201,7 @@ class Backbone:
             if not METHODS[method].fusible:
                 raise StageError(f"AdapterFusion cannot combine adapters of {method}")
         with torch.random.fork_rng():
-            torch.manual_seed(derive(seed, "fusion"))
+            seed_draws(derive(seed, "fusion"), self.device)
             self.model.add_adapter_fusion(Fuse(*names), set_active=False)
         self._added(fusion_name(names), weights)
 
@@ -231,7 +232,7 @@ class Backbone:
         """
         kind, labels = head["kind"], dict(enumerate(head["labels"]))
         with torch.random.fork_rng():
-            torch.manual_seed(derive(seed, "head"))
+            seed_draws(derive(seed, "head"), self.device)
             if kind == "tagging":
                 self.model.add_tagging_head(
                     name, num_labels=len(labels), id2label=labels, **_layers(head)
@@ -251,7 +252,8 @@ class Backbone:
     def _added(self, name: str, weights: Tensors | None) -> None:
         if name not in self._names:
             self._names.append(name)
-        self.model.to(self.device)
+        if self.device.type != "cpu":
+            self.model.to(self.device)
         mine = self._parameters(name)
         for parameter in mine.values():
             parameter.requires_grad_(False)

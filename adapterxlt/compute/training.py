@@ -27,6 +27,7 @@ from adapterxlt.compute.objectives import (
     mixup_pairs,
     shares,
 )
+from adapterxlt.compute.randomness import seed_draws
 from adapterxlt.compute.ranks import Ranks
 from adapterxlt.compute.remembered import Memory, Remembered, below, free_layers
 from adapterxlt.compute.snapshots import Outcome, Snapshots, restore, snapshot
@@ -308,7 +309,7 @@ class Step:
         """Rows of a turn that is worn, from a place on, as a batch."""
         draw = derive(turn.draw, "from", start)
         # Of what adapters draw, beside the backbone's own dropout.
-        torch.manual_seed(draw)
+        seed_draws(draw, self.way.backbone.device)
         return self.way.backbone.batch([window for row in rows for window in row], draw)
 
     def states(self, turn: Turn, batch: Batch) -> torch.Tensor:
@@ -317,7 +318,7 @@ class Step:
 
     def logits(self, turn: Turn, states: torch.Tensor, start: int = 0) -> torch.Tensor:
         """What a turn's head says of its states, from a row on; a head may draw dropout too."""
-        torch.manual_seed(derive(turn.draw, "head", start))
+        seed_draws(derive(turn.draw, "head", start), self.way.backbone.device)
         return turn.stream.logits(states).float()
 
     def backward(self, turn: Turn, share: float) -> float:
