@@ -21,7 +21,8 @@ from adapterxlt.compute.backbone import Backbone
 from adapterxlt.compute.data import Batch, join
 from adapterxlt.compute.remembered import Lowermost
 from adapterxlt.compute.snapshots import Outcome
-from adapterxlt.compute.training import Run, Step, Turn
+from adapterxlt.compute.steps import Step, Turn
+from adapterxlt.compute.training import Run
 from adapterxlt.core.errors import StageError
 
 #: Padded sub-words of all runs that go through at once.

@@ -16,7 +16,7 @@ import torch
 from adapterxlt.compute.backbone import Backbone, Wearing
 from adapterxlt.compute.data import Batch, Encoded, Window
 from adapterxlt.compute.remembered import Memory, Remembered, below
-from adapterxlt.compute.training import amp
+from adapterxlt.compute.steps import amp
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from adapterxlt.corpora.reading import Reading
 from adapterxlt.run.adoptions import bring, check, folder_of, provenance
 from adapterxlt.run.desk import Places
 from adapterxlt.run.looking import look, look_at
+from adapterxlt.run.requests import Request
 from adapterxlt.run.study import backbone_at, store_root
-from adapterxlt.run.worker import Request, run_stage
+from adapterxlt.run.worker import run_stage
 from adapterxlt.store.store import Store
 
 Tell = Callable[[str], None]

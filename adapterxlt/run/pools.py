@@ -9,7 +9,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Protocol
 
 from adapterxlt.run import worker
-from adapterxlt.run.worker import Request
+from adapterxlt.run.requests import Request
 
 
 class Pool(Protocol):

@@ -20,7 +20,7 @@ from adapterxlt.core.errors import AdapterXLTError, RefusedError, StageError
 from adapterxlt.core.plan import Plan
 from adapterxlt.run.cohorts import signature
 from adapterxlt.run.pools import Pool
-from adapterxlt.run.worker import CohortFailed, Request
+from adapterxlt.run.requests import CohortFailed, Request
 from adapterxlt.store.store import Store
 
 

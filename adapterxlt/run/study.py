@@ -31,8 +31,9 @@ from adapterxlt.run.cohorts import cohort_size
 from adapterxlt.run.desk import Places
 from adapterxlt.run.faults import adoption_faults, data_faults, spec_faults
 from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
+from adapterxlt.run.requests import Request
 from adapterxlt.run.scheduler import Listener, Outcome, execute
-from adapterxlt.run.worker import Request, agree
+from adapterxlt.run.worker import agree
 from adapterxlt.store.store import Store
 
 DEFAULT_STORE = ".adapterxlt"

@@ -16,7 +16,8 @@ from adapterxlt.compute.backbone import Backbone
 from adapterxlt.compute.criteria import criterion_of
 from adapterxlt.compute.data import Encoded, Order, Window, collate
 from adapterxlt.compute.encoding import encode
-from adapterxlt.compute.training import Stream, train
+from adapterxlt.compute.steps import Stream
+from adapterxlt.compute.training import train
 from adapterxlt.core.tasks import TASKS
 
 SPEC = {"method": "seq_bn", "reduction_factor": 4.0, "non_linearity": "relu"}

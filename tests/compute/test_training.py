@@ -25,7 +25,8 @@ from adapterxlt.compute.encoding import encode, encode_text
 from adapterxlt.compute.masking import Masking
 from adapterxlt.compute.objectives import mixup_loss, mixup_pairs
 from adapterxlt.compute.snapshots import Outcome, Snapshots
-from adapterxlt.compute.training import Stream, learning_rate, train
+from adapterxlt.compute.steps import Stream
+from adapterxlt.compute.training import learning_rate, train
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError
 from adapterxlt.core.tasks import TASKS

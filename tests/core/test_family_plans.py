@@ -14,8 +14,8 @@ from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.plan import Cell, Plan, Stage
 from adapterxlt.core.regimes import builtin_regimes
 from adapterxlt.run.desk import Places
+from adapterxlt.run.requests import Request
 from adapterxlt.run.scheduler import execute
-from adapterxlt.run.worker import Request
 
 Planned = Callable[..., Any]
 ALL = list(builtin_regimes())

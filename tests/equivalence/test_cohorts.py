@@ -21,7 +21,8 @@ from adapterxlt.compute.encoding import encode, encode_text
 from adapterxlt.compute.masking import masked_lm
 from adapterxlt.compute.remembered import Memory
 from adapterxlt.compute.snapshots import Outcome, Snapshots
-from adapterxlt.compute.training import Run, Stream, train
+from adapterxlt.compute.steps import Stream
+from adapterxlt.compute.training import Run, train
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError
 from adapterxlt.core.tasks import TASKS

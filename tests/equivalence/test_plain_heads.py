@@ -23,7 +23,8 @@ from adapterxlt.compute.criteria import criterion_of
 from adapterxlt.compute.data import Order, Window, collate
 from adapterxlt.compute.encoding import encode
 from adapterxlt.compute.evaluation import Composed, predict_choices
-from adapterxlt.compute.training import Stream, train
+from adapterxlt.compute.steps import Stream
+from adapterxlt.compute.training import train
 from adapterxlt.core.tasks import TASKS
 
 LENGTH, STEPS, BATCH, RATE = 36, 5, 6, 5e-3

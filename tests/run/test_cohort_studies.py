@@ -9,7 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from adapterxlt.compute.training import Run, Step
+from adapterxlt.compute.steps import Step
+from adapterxlt.compute.training import Run
 from adapterxlt.core.errors import StageError
 from adapterxlt.report.results import collect
 from adapterxlt.run.cohorts import cohort_size, signature

@@ -21,9 +21,9 @@ from adapterxlt.run import desk as desk_module
 from adapterxlt.run import worker
 from adapterxlt.run.desk import Desk, desk_for
 from adapterxlt.run.pools import SerialPool
+from adapterxlt.run.requests import Request
 from adapterxlt.run.scheduler import Silent
 from adapterxlt.run.study import Study
-from adapterxlt.run.worker import Request
 from adapterxlt.store.store import Record, Store
 
 FAMILY = """\

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from adapterxlt.core.errors import DataError
 from adapterxlt.core.plan import Cell, Plan, Stage
+from adapterxlt.run.desk import Places
+from adapterxlt.run.requests import Request
 from adapterxlt.run.scheduler import Silent, execute
-from adapterxlt.run.worker import Places, Request
 
 
 class MemoryStore(set):  # type: ignore[type-arg]

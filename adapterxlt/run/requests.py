@@ -1,0 +1,68 @@
+"""A stage as it travels to a worker, and what comes back of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapterxlt.core.errors import StageError
+from adapterxlt.core.plan import Stage
+from adapterxlt.run.desk import Places
+from adapterxlt.store.files import write_json
+
+Progress = Callable[[int, int, float], None]
+Result = tuple[dict[str, bytes], dict[str, Any]]
+"""The files of a stage by name, and facts about it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One stage to compute, as it travels to a worker."""
+
+    key: str
+    label: str
+    stage: Stage
+    places: Places
+    cohort: tuple[Request, ...] = ()
+    """Train stages that are trained in one pass with it."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its key and those of its cohort."""
+        return (self.key, *(one.key for one in self.cohort))
+
+
+class CohortFailed(Exception):
+    """Why some stages of a cohort failed, by key."""
+
+    def __init__(self, reasons: dict[str, StageError]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+
+class Notes:
+    """Progress of a stage: to the caller, and at most twice a second to a file others can read."""
+
+    def __init__(
+        self, folder: Path, label: str, progress: Progress | None, writes: bool = True
+    ) -> None:
+        self.path, self.label, self.progress = folder / "progress.json", label, progress
+        self.writes, self.last = writes, 0.0
+
+    def __call__(self, step: int, steps: int, loss: float | None) -> None:
+        if self.progress is not None and loss is not None:
+            self.progress(step, steps, loss)
+        now = time.monotonic()
+        if self.writes and now - self.last >= 0.5:
+            self.last = now
+            note = {
+                "label": self.label,
+                "step": step,
+                "steps": steps,
+                "loss": loss,
+                "time": time.time(),
+            }
+            write_json(self.path, note, durable=False)
