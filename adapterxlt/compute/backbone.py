@@ -8,41 +8,30 @@ tensors carry ``@`` in the place of the name, so results hold no labels.
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Set before transformers is imported: nothing here may ask a hub for anything.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 import torch
-import transformers
-from adapters import AutoAdapterModel
 from adapters.composition import Fuse, Stack
 from adapters.methods.bottleneck import BottleneckLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import safe_open
 from torch.nn.functional import linear
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from adapterxlt.compute.data import Batch, Encoded, Window, collate, pieces_of
+from adapterxlt.compute.loading import load, masked_head
 from adapterxlt.compute.methods import config_of, inject, target_paths
 from adapterxlt.compute.randomness import seed_draws
 from adapterxlt.compute.remembered import Known
 from adapterxlt.compute.trunk import Trunk
 from adapterxlt.core.canon import derive
-from adapterxlt.core.errors import StageError, UsageError
+from adapterxlt.core.errors import StageError
 from adapterxlt.core.methods import METHODS, clash
 
 Tensors = dict[str, torch.Tensor]
 #: What a batch wears, lowest first: names, and tuples of names where AdapterFusion combines them.
 Wearing = tuple[str | tuple[str, ...], ...]
-LM_HEAD = "default"
-#: What checkpoints of transformers call the bias of their output embeddings.
-OUTPUT_BIASES = ("lm_head.bias", "lm_head.decoder.bias", "cls.predictions.bias")
 
 
 def fusion_name(names: tuple[str, ...]) -> str:
@@ -60,37 +49,12 @@ class Backbone:
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        # It warns that adapters are not active whenever the base model is called directly.
-        logging.getLogger("adapters").setLevel(logging.ERROR)
-        draws = AutoConfig.from_pretrained(folder).attention_probs_dropout_prob > 0
-        # The pooler is not in a masked LM's checkpoint and never used; its weights are drawn here.
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.model: Any = AutoAdapterModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                # torch's fused attention is the slower one on a CPU: measured with bf16 and rows
-                # of 25 to 80 sub-words, a training step takes 1.3 to 1.6 times as long with it.
-                # Elsewhere it draws its own dropout, which would depend on what runs together.
-                attn_implementation="eager" if self.device.type == "cpu" or draws else "sdpa",
-            )
-        self.tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, use_fast=True
-        )
-        if not self.tokenizer.is_fast:
-            raise UsageError("the tokenizer has no fast form", where=str(folder))
-        if len(self.tokenizer) > self.model.config.vocab_size:
-            what = f"{len(self.tokenizer)} pieces, but {self.model.config.vocab_size} embeddings"
-            raise UsageError(f"tokenizer and weights do not match: {what}", where=str(folder))
-        self._restore_output_bias(folder)
+        self.model: Any
+        self.model, self.tokenizer = load(folder, self.device)
         self.trunk = Trunk(self.model)
         self.model.requires_grad_(False)
         if self.device.type != "cpu":
-            self.trunk.stay(*(self._lm_head()[-1:] if LM_HEAD in self.model.heads else ()))
+            self.trunk.stay(*(masked_head(self.model) or ())[-1:])
         self.model.to(self.device)
         self._own = dict(self.model.named_parameters())
         self._modules = dict(self.model.named_modules())
@@ -108,18 +72,6 @@ class Backbone:
         self._worn: tuple[Wearing, tuple[int, ...]] = ((), ())
         self._half: dict[str, torch.nn.Parameter] = {}
         self.halved = False
-
-    def _restore_output_bias(self, folder: Path) -> None:
-        """Put the bias of the masked-LM head back: `adapters` 1.3.0 does not take it over, and a
-        language adapter would learn how frequent words are in its place."""
-        head = dict(self.model.heads).get(LM_HEAD)
-        if head is None or head.config["head_type"] != "masked_lm":
-            return
-        with safe_open(folder / "model.safetensors", "pt") as file:
-            found = [name for name in OUTPUT_BIASES if name in file.keys()]  # noqa: SIM118
-            if found:
-                with torch.no_grad():
-                    head[-1].bias.copy_(file.get_tensor(found[0]))
 
     @property
     def hidden_size(self) -> int:
@@ -474,8 +426,8 @@ class Backbone:
         return linear(self.lm_states(states), *self.lm_output())
 
     def _lm_head(self) -> Any:
-        head = dict(self.model.heads).get(LM_HEAD)
-        if head is None or head.config["head_type"] != "masked_lm":
+        head = masked_head(self.model)
+        if head is None:
             raise StageError(
                 "the backbone has no masked-LM head, which language adapters are trained with",
                 hint="use a ...ForMaskedLM checkpoint, or language_adapters: null",
