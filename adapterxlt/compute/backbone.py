@@ -27,6 +27,7 @@ from adapterxlt.compute.remembered import Known
 from adapterxlt.compute.trunk import Trunk
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError
+from adapterxlt.core.forms import Method
 from adapterxlt.core.methods import METHODS, clash
 
 Tensors = dict[str, torch.Tensor]
@@ -65,7 +66,7 @@ class Backbone:
             for name in module._parameters
             if module._parameters[name] is not None and not path.startswith("pooler")
         }
-        self._methods: dict[str, str] = {}
+        self._specs: dict[str, Mapping[str, Any]] = {}
         self._names: list[str] = []
         self._copies: dict[str, dict[str, torch.nn.Parameter]] = {}
         self._wrapped: set[str] = set()
@@ -89,7 +90,10 @@ class Backbone:
 
     def has(self, name: str) -> bool:
         """Whether an adapter goes by this name."""
-        return name in self._methods
+        return name in self._specs
+
+    def _method(self, name: str) -> Method:
+        return METHODS[self._specs[name]["method"]]
 
     def add_adapter(
         self, name: str, spec: Mapping[str, Any], *, seed: int = 0, weights: Tensors | None = None
@@ -99,7 +103,7 @@ class Backbone:
         Args:
             spec: `AdapterSpec.resolved`.
         """
-        if name in self._methods:
+        if name in self._specs:
             raise ValueError(f"{name!r} is on the backbone already")
         row = METHODS[spec["method"]]
         out = sorted({i + self.layers if i < 0 else i for i in spec.get("leave_out") or ()})
@@ -121,7 +125,7 @@ class Backbone:
                     )
                     for place, own in self._encoder_parameters()
                 }
-        self._methods[name] = row.name
+        self._specs[name] = spec
         self._added(name, weights)
         self._wear(*worn)
 
@@ -149,7 +153,7 @@ class Backbone:
             StageError: an adapter's method has no bottleneck to fuse.
         """
         for name in names:
-            method = self._methods[name]
+            method = self._method(name).name
             if not METHODS[method].fusible:
                 raise StageError(f"AdapterFusion cannot combine adapters of {method}")
         with torch.random.fork_rng():
@@ -281,7 +285,7 @@ class Backbone:
             for upper in stack[i + 1 :]:
                 for one in _members(lower):
                     for other in _members(upper):
-                        reason = clash(self._methods[one], self._methods[other])
+                        reason = clash(self._method(one).name, self._method(other).name)
                         if reason:
                             raise StageError(f"adapters do not go together: {reason}")
         self._wear(*wanted)
@@ -293,7 +297,7 @@ class Backbone:
             if isinstance(part, tuple) and len(part) > 1:
                 parts.append(Fuse(*part))
             else:
-                library = METHODS[self._methods[_members(part)[0]]].library
+                library = self._method(_members(part)[0]).library
                 parts += _members(part) if library == "adapters" else ()
         self.model.set_active_adapters(
             Stack(*parts) if parts else None, skip_layers=list(skip) or None
@@ -349,10 +353,14 @@ class Backbone:
         Args:
             seed: of the dropout that is drawn for it.
         """
-        worn = (name for part in self._worn[0] for name in _members(part))
-        alone = all("prefix" not in METHODS[self._methods[name]].touches for name in worn)
-        batch = collate(windows, self.tokenizer.pad_token_id, pack=alone, seed=seed)
-        return batch.to(self.device)
+        pad = self.tokenizer.pad_token_id
+        return collate(windows, pad, pack=self.apart, seed=seed).to(self.device)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the states of a window are its own under what is worn, whatever else stands in
+        its row: prefixes are for a whole row, and the gates of UniPELT means over it."""
+        return all("prefix" not in self._method(n).touches for n in self.worn if n in self._specs)
 
     def scored(self, batch: Batch, below: Known | None = None) -> torch.Tensor:
         """Hidden states (scored, hidden) at the scored positions; see `Trunk.scored`."""
@@ -372,10 +380,13 @@ class Backbone:
                     yield n, -1 if name in self._copies else layer, parameter
 
     @property
-    def worn(self) -> set[str]:
-        """What is active: the names of adapters and of their fusions."""
+    def worn(self) -> dict[str, Mapping[str, Any] | None]:
+        """What is active, lowest first: the specifications of adapters by name, and their fusions,
+        which have none."""
         parts = [_members(part) for part in self._worn[0]]
-        return {name for part in parts for name in (*part, fusion_name(part))}
+        return {
+            name: self._specs.get(name) for part in parts for name in (*part, fusion_name(part))
+        }
 
     def head_logits(self, name: str, states: torch.Tensor) -> torch.Tensor:
         """Logits (positions, labels) of a head for hidden states (positions, hidden)."""
@@ -454,7 +465,7 @@ class Backbone:
             if name in self.model.heads:
                 self.model.delete_head(name)
         self._names.clear()
-        self._methods.clear()
+        self._specs.clear()
         self.model.requires_grad_(False)
         for now, own in (
             (dict(self.model.named_parameters()), self._own),

@@ -155,6 +155,15 @@ def collate(windows: Sequence[Window], pad: int, *, pack: bool = False, seed: in
     )
 
 
+def alone(ids: torch.Tensor) -> Batch:
+    """A window of sub-words (length,) by itself, of which nothing is scored."""
+    nothing, size = ids.new_zeros(0), len(ids)
+    places = torch.arange(size, device=ids.device)[None]
+    spots = [(0, 0, size)]
+    where = (nothing, nothing)
+    return Batch(ids[None], torch.zeros_like(places), places, where, nothing, spots, [(1, size, 0)])
+
+
 def join(batches: Sequence[Batch], pad: int) -> Batch:
     """Batches one after the other, each with its own rows and its own dropout, as one."""
     length = max(batch.ids.shape[1] for batch in batches)

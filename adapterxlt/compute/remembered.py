@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from adapterxlt.compute.data import Batch
+from adapterxlt.compute.data import Batch, alone
 
 if TYPE_CHECKING:
     from adapterxlt.compute.backbone import Backbone
@@ -69,24 +69,27 @@ class Remembered:
     def states(self, batch: Batch, lowest: Lowermost) -> torch.Tensor:
         """States (rows, length, hidden) that come out of the layers, zero at padding.
 
-        What is not known is computed, without gradients, and kept.
+        What is not known is computed, without gradients, and kept where there is room. Each window
+        goes through alone: what it gives depends neither on what stood beside it when it was first
+        seen nor on what is remembered, so that a run that goes on ends in the same bits.
         """
         known = self.memory.known.get(self.name, {})
-        windows = [window.tobytes() for window in batch.pieces()]
-        if any(window not in known for window in windows):
+        parts = []
+        for pieces, (row, begin, end) in zip(batch.pieces(), batch.spots, strict=True):
+            window = pieces.tobytes()
+            if window in known:
+                parts.append(known[window].to(batch.ids.device))
+                continue
             # What is kept may be trained above later.
             with torch.inference_mode(False), torch.no_grad():
-                states = lowest(batch, self.depth).float()
-            for window, (row, begin, end) in zip(windows, batch.spots, strict=True):
-                if window not in known:
-                    self.memory.add(self.name, window, states[row, begin:end].cpu().clone())
-                    known = self.memory.known.get(self.name, {})
-            return states
-        example = next(iter(known.values()))
-        states = example.new_zeros((*batch.ids.shape, example.shape[-1]))
-        for window, (row, begin, end) in zip(windows, batch.spots, strict=True):
-            states[row, begin:end] = known[window]
-        return states.to(batch.ids.device)
+                found = lowest(alone(batch.ids[row, begin:end]), self.depth).float()[0]
+            self.memory.add(self.name, window, found.cpu())
+            known = self.memory.known.get(self.name, {})
+            parts.append(found)
+        states = parts[0].new_zeros((*batch.ids.shape, parts[0].shape[-1]))
+        for part, (row, begin, end) in zip(parts, batch.spots, strict=True):
+            states[row, begin:end] = part
+        return states
 
 
 def free_layers(backbone: Backbone, own: Set[str]) -> int:
@@ -96,13 +99,18 @@ def free_layers(backbone: Backbone, own: Set[str]) -> int:
 
 def below(backbone: Backbone, memory: Memory, own: Set[str]) -> Remembered | None:
     """The lowest layers in which nothing of ``own`` acts, under what is active; nothing where there
-    is none such, or where something is drawn in them.
+    is none such, where something is drawn in them, or where a window's states are not its own.
     """
     depth = free_layers(backbone, own)
-    if depth == 0 or backbone.trunk.draws(depth):
+    if depth == 0 or not backbone.apart or backbone.trunk.draws(depth):
         return None
     through = hashlib.sha256(f"{depth} {backbone.halved}".encode())
-    for name, layer, parameter in backbone.acting(backbone.worn - own):
-        if layer < depth:
-            through.update(name.encode() + parameter.detach().cpu().numpy().tobytes())
+    for name, spec in backbone.worn.items():
+        found = [(n, p) for n, layer, p in backbone.acting([name]) if layer < depth]
+        if name in own or not found:
+            continue
+        # Of equal weights another activation or scale makes other states.
+        through.update(repr(sorted((spec or {}).items())).encode())
+        for n, parameter in found:
+            through.update(n.encode() + parameter.detach().cpu().numpy().tobytes())
     return Remembered(memory, through.hexdigest(), depth)

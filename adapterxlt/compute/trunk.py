@@ -130,14 +130,19 @@ class Trunk:
 
     def _begin(self, batch: Batch) -> torch.Tensor:
         """What comes out of the embeddings and of an invertible adapter."""
-        base, places = self.model.base_model, batch.places
+        base, ids, places = self.model.base_model, batch.ids, batch.places
         if not batch.packed:
-            states: torch.Tensor = base.embeddings(input_ids=batch.ids)
+            states: torch.Tensor = base.embeddings(input_ids=ids)
             return states
-        # Padding keeps the position it has in the library.
-        first, padding = self.first_position, batch.windows < 0
-        places = (places + first).masked_fill(padding, max(first - 1, 0))
-        states = base.embeddings(input_ids=batch.ids, position_ids=places)
+        if self.first_position:
+            # As the library counts: the padding piece has one position, within a text too.
+            real = (ids != self.first_position - 1).long()
+            before, begins = real.cumsum(1) - real, torch.arange(ids.shape[1], device=ids.device)
+            before = before - before.gather(1, begins - places)
+            places = (before + real) * real + self.first_position - 1
+        # Left out, they would be no more than the positions that the backbone has.
+        kinds = torch.zeros_like(ids)
+        states = base.embeddings(input_ids=ids, token_type_ids=kinds, position_ids=places)
         return states
 
     def _seen(self, batch: Batch) -> torch.Tensor:

@@ -24,6 +24,7 @@ from adapterxlt.compute.data import Encoded, Mixture, Order, Window, collate
 from adapterxlt.compute.encoding import encode, encode_text
 from adapterxlt.compute.masking import Masking
 from adapterxlt.compute.objectives import mixup_loss, mixup_pairs
+from adapterxlt.compute.remembered import Memory
 from adapterxlt.compute.snapshots import Outcome, Snapshots
 from adapterxlt.compute.steps import Stream
 from adapterxlt.compute.training import learning_rate, train
@@ -77,6 +78,31 @@ def test_a_run_stopped_at_every_step_ends_in_the_same_bits(backbone: Backbone) -
     assert len(kept) == BUDGET["steps"] - 1
     for data in kept:
         resumed = run(backbone, snapshots=Snapshots(load=lambda data=data: data))
+        assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_run_that_goes_on_with_nothing_remembered_ends_in_the_same_bits(
+    backbone: Backbone,
+) -> None:
+    """Below the trained layers states are kept; a new process, or a full memory, has none."""
+
+    def run(**more: Any) -> dict[str, torch.Tensor]:
+        backbone.reset()
+        backbone.add_adapter("a", {**SPEC, "leave_out": [0]}, seed=3)
+        backbone.add_head("h", HEAD, seed=3)
+        both = streams(backbone, ["lab-root", "lab-mid-mid"])
+        parameters = backbone.trainable(["a", "h"])
+        train(backbone, parameters, both, {**BUDGET, "steps": 12}, seed=5, **more)
+        return {**backbone.weights("a"), **backbone.weights("h")}
+
+    kept: list[bytes] = []
+    whole = run(memory=Memory())
+    again = run(memory=Memory(), snapshots=Snapshots(save=kept.append, every=0.0))
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    half = Memory()
+    run(memory=half)
+    for memory in (Memory(), Memory(most=0), Memory(most=half.held // 2), half):
+        resumed = run(memory=memory, snapshots=Snapshots(load=lambda: kept[6]))
         assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
