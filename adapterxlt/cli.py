@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ import click
 
 from adapterxlt import __version__, cli_adapters
 from adapterxlt.core.errors import AdapterXLTError, UsageError
-from adapterxlt.options import RECIPE, cell_options, open_cell, open_study, say, study_options
+from adapterxlt.options import (
+    RECIPE,
+    cell_options,
+    open_cell,
+    open_study,
+    run_options,
+    say,
+    study_options,
+)
 
 
 class _Verbs(click.Group):
@@ -98,47 +107,27 @@ def validate(resolved: bool, **given: Any) -> None:
 @study_options
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @click.option("--all", "every", is_flag=True, help="List every stage, however many.")
-def plan(as_json: bool, every: bool, **given: Any) -> None:
-    """Show what would run, what is there already, why, and the cost."""
+@click.option("--keys", is_flag=True, help="Only WAVE KEY LABEL of each missing stage.")
+def plan(as_json: bool, every: bool, keys: bool, **given: Any) -> None:
+    """Show what would run, what is there already, why, and the cost.
+
+    With --keys one line a missing stage, for `run --only`: those of a wave can run at once, when
+    the waves before it are done.
+    """
     from adapterxlt import console
 
-    console.show_plan(open_study(**given), as_json=as_json, every=every)
+    if keys and (as_json or every):
+        raise UsageError("--keys stands alone", hint="without --json and --all")
+    study = open_study(**given)
+    if keys:
+        console.show_keys(study)
+    else:
+        console.show_plan(study, as_json=as_json, every=every)
 
 
 @cli.command()
 @study_options
-@click.option(
-    "--workers", type=click.IntRange(0), help="Processes. [default: one a core, or one GPU]"
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Threads a process; results are exactly repeatable for a fixed number.",
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--micro-batch", type=click.IntRange(1), help="Rows at once, to save memory.")
-@click.option(
-    "--snapshot-every",
-    type=click.FloatRange(0),
-    default=20.0,
-    show_default=True,
-    help="Seconds between two snapshots of a stage.",
-)
-@click.option(
-    "--num-proc",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Threads a process that tokenize, and processes that prepare fetched data.",
-)
-@click.option(
-    "--cohort",
-    type=click.IntRange(1),
-    help="Trainings that share the passes over the backbone. [default: 1, or 16 on a GPU]",
-)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of results. [results/NAME]")
+@run_options
 def run(
     workers: int | None,
     threads: int,
@@ -147,22 +136,47 @@ def run(
     snapshot_every: float,
     num_proc: int,
     cohort: int | None,
+    kind: str,
+    address: str | None,
+    only: tuple[str, ...],
     out: Path | None,
     **given: Any,
 ) -> None:
     """Run a recipe. Running again is resuming; a finished study ends at once."""
     from adapterxlt import console
+    from adapterxlt.run.pools import cores
 
     signal.signal(signal.SIGTERM, _terminated)
-    study = open_study(**given, num_proc=num_proc)
-    study.fetch(num_proc=num_proc, listener=say)
-    cores = 1 if device == "cuda" else os.cpu_count() or 1
-    count = workers if workers is not None else max(1, cores // threads)
     # Of the processes of `accelerate launch`: which one it is, and how many there are.
     rank, ranks = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if address is not None and kind != "ray":
+        raise UsageError("--address is of a Ray cluster", hint="give --pool ray")
+    if kind == "ray" and (workers == 0 or ranks > 1):
+        raise UsageError("stages of --pool ray do not run in this process")
+    study = open_study(**given, num_proc=num_proc)
+    needed = study.needed(only)
+    study.fetch(num_proc=num_proc, only=only, listener=say)
+    most = 1 if device == "cuda" else max(1, cores() // threads)
+    count = workers if workers is not None else most
     if ranks > 1:
         count, cohort = 0, 1
-    with console.progress(study, count, quiet=rank > 0) as listener:
+    if address is None and count * threads > cores():
+        say(f"{count} workers of {threads} threads share {cores()} cores: give fewer")
+    with ExitStack() as stack:
+        pool = None
+        if kind == "ray" and needed:
+            from adapterxlt.run.ray_pool import RayPool
+
+            pool = RayPool(
+                workers if address else count,
+                threads=threads,
+                device=device,
+                memory=study.memory(only),
+                address=address,
+            )
+            stack.callback(pool.close)
+            count = pool.workers
+        listener = stack.enter_context(console.progress(study, count, needed, quiet=rank > 0))
         outcome = study.run(
             workers=count,
             threads=threads,
@@ -171,9 +185,11 @@ def run(
             snapshot_every=snapshot_every,
             num_proc=num_proc,
             cohort=cohort,
+            only=only,
             listener=listener,
+            pool=pool,
         )
-    if rank == 0:
+    if rank == 0 and not only:
         _deliver(study, out, outcome)
     if outcome.failed:
         console.show_failures(study, outcome)

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -90,43 +91,18 @@ def show_tables(
 def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
     """Each stage with its state, reason, cells that share it and cost; then the sums."""
     plan, done = study.plan, study.done()
-    needed = set(plan.needed(done))
-    rows: list[dict[str, Any]] = []
-    for key, (state, reason) in plan.states(done).items():
-        work = study.work(key)
-        if state != "cached" and key not in needed:
-            state, reason = "not needed", "what needs it is in the store"
-        elif state == "ready":
-            verbs = {"evaluate": "to score", "adopt": "to adopt"}
-            state = verbs.get(plan.stages[key].kind, "to train")
-        elif state == "waiting":
-            state = "blocked"
-        rows.append(
-            {
-                "state": state,
-                "key": key[:12],
-                "stage": plan.labels[key],
-                "cells": plan.sharing[key],
-                "parameters": work.parameters,
-                "tokens": round(work.tokens),
-                "flops": work.flops,
-                "seconds": round(study.speed.seconds(work), 1),
-                "reason": reason,
-            }
-        )
-    totals = _totals(study, needed)
+    needed = plan.needed(done)
+    states = _states(study, done, set(needed))
+    totals = _totals(study, done, needed)
     if as_json:
-        show_json({"stages": rows, "totals": totals})
+        show_json({"stages": _stages(study, states), "totals": totals})
         return
-    if len(rows) > MANY and not every:
-        counts: dict[tuple[str, str], int] = {}
-        for row in rows:
-            at = (row["state"], row["stage"].split(" ")[0])
-            counts[at] = counts.get(at, 0) + 1
+    if len(states) > MANY and not every:
+        kinds = Counter((state, plan.labels[key].split(" ")[0]) for key, state, _ in states)
         show_rows(
-            [{"state": s, "kind": k, "stages": n} for (s, k), n in counts.items()], as_json=False
+            [{"state": s, "kind": k, "stages": n} for (s, k), n in kinds.items()], as_json=False
         )
-        click.echo(f"{len(rows)} stages; --all lists them", err=True)
+        click.echo(f"{len(states)} stages; --all lists them", err=True)
     else:
         shown = [
             {
@@ -135,7 +111,7 @@ def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
                 "parameters": _si(row["parameters"]),
                 "flops": _si(row["flops"]),
             }
-            for row in rows
+            for row in _stages(study, states)
         ]
         show_rows(shown, as_json=False)
     click.echo(
@@ -146,14 +122,55 @@ def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
     )
 
 
-def _totals(study: Study, needed: set[str]) -> dict[str, Any]:
+def show_keys(study: Study) -> None:
+    """Wave, key and label of each stage that is missing, in the order of the waves."""
+    waves = study.plan.waves(study.needed())
+    for key in sorted(waves, key=waves.__getitem__):
+        click.echo(f"{waves[key]} {key[:12]} {study.plan.labels[key]}")
+
+
+def _states(study: Study, done: set[str], needed: set[str]) -> list[tuple[str, str, str]]:
+    """Key, state and reason of each stage, as a user is told them."""
+    verbs = {"evaluate": "to score", "adopt": "to adopt"}
+    found = []
+    for key, (state, reason) in study.plan.states(done).items():
+        if state != "cached" and key not in needed:
+            state, reason = "not needed", "what needs it is in the store"
+        elif state == "ready":
+            state = verbs.get(study.plan.stages[key].kind, "to train")
+        elif state == "waiting":
+            state = "blocked"
+        found.append((key, state, reason))
+    return found
+
+
+def _stages(study: Study, states: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    plan, speed = study.plan, study.speed
+    return [
+        {
+            "state": state,
+            "key": key[:12],
+            "stage": plan.labels[key],
+            "cells": plan.sharing[key],
+            "parameters": work.parameters,
+            "tokens": round(work.tokens),
+            "flops": work.flops,
+            "seconds": round(speed.seconds(work), 1),
+            "reason": reason,
+        }
+        for key, state, reason in states
+        for work in [study.work(key)]
+    ]
+
+
+def _totals(study: Study, done: set[str], needed: Sequence[str]) -> dict[str, Any]:
     plan = study.plan
     works = [study.work(key) for key in needed]
     return {
         "cells": len(plan.cells),
         "uses": sum(plan.sharing.values()),
         "stages": len(plan.stages),
-        "cached": len(study.done()),
+        "cached": len(done),
         "needed": len(needed),
         "flops": sum(work.flops for work in works),
         "seconds": round(cost.total(works, study.speed), 1),
@@ -225,12 +242,13 @@ def show_doctor(store: str | None) -> None:
 
 
 @contextmanager
-def progress(study: Study, workers: int, *, quiet: bool = False) -> Iterator[Silent]:
+def progress(
+    study: Study, workers: int, needed: Sequence[str], *, quiet: bool = False
+) -> Iterator[Silent]:
     """A listener that shows stages done, steps, loss and time left, on a terminal or in a log."""
     if quiet:
         yield Silent()
         return
-    needed = study.plan.needed(study.done())
     if not needed:
         click.echo("nothing to run: every stage is in the store", err=True)
         yield Silent()

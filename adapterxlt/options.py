@@ -24,6 +24,67 @@ def study_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return RECIPE(OVERRIDES(function))
 
 
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Where and how `run` computes."""
+    for option in (
+        click.option(
+            "--out", type=click.Path(path_type=Path), help="Folder of results. [results/NAME]"
+        ),
+        click.option(
+            "--only",
+            multiple=True,
+            metavar="KEY",
+            help="Just this stage (see `plan --keys`), no report.",
+        ),
+        click.option(
+            "--address", metavar="HOST:PORT", help="A Ray cluster. [default: one made here]"
+        ),
+        click.option(
+            "--pool",
+            "kind",
+            type=click.Choice(["processes", "ray"]),
+            default="processes",
+            show_default=True,
+            help="Where workers are: processes here, or actors on a Ray cluster.",
+        ),
+        click.option(
+            "--cohort",
+            type=click.IntRange(1),
+            help="Trainings that share the passes over the backbone. [default: 1, or 16 on a GPU]",
+        ),
+        click.option(
+            "--num-proc",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Threads a process that tokenize, and processes that prepare fetched data.",
+        ),
+        click.option(
+            "--snapshot-every",
+            type=click.FloatRange(0),
+            default=20.0,
+            show_default=True,
+            help="Seconds between two snapshots of a stage.",
+        ),
+        click.option("--micro-batch", type=click.IntRange(1), help="Rows at once, to save memory."),
+        click.option(
+            "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Threads a process; results are exactly repeatable for a fixed number.",
+        ),
+        click.option(
+            "--workers", type=click.IntRange(0), help="Processes. [default: one a core, or one GPU]"
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def cell_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Recipe, a finished cell of it and where things are, for `open_cell`."""
     for option in (

@@ -23,7 +23,8 @@ from adapterxlt.compute.backbone import Backbone
 from adapterxlt.compute.data import Order
 from adapterxlt.compute.encoding import encode
 from adapterxlt.compute.pretraining import pretrain
-from adapterxlt.compute.training import Stream, train
+from adapterxlt.compute.steps import Stream
+from adapterxlt.compute.training import train
 from adapterxlt.core.tasks import TASKS
 
 STEPS, BATCH, ROUNDS = 60, 32, 5

@@ -6,11 +6,9 @@ Nothing can be downloaded where the benchmarks run, and speed does not depend on
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
-
-import torch
-from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 #: XLM-R base (Conneau et al. 2020): 12 layers of 768, 250,002 pieces, 514 positions.
 BASE: dict[str, Any] = {
@@ -29,6 +27,9 @@ def xlmr_base(folder: Path, tokenizer: Path, **changes: Any) -> Path:
             fillers that no text has follow.
         changes: of the configuration, e.g. ``hidden_dropout_prob=0.0``.
     """
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
     if (folder / "model.safetensors").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,4 +46,16 @@ def xlmr_base(folder: Path, tokenizer: Path, **changes: Any) -> Path:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         (folder / name).write_bytes((tokenizer / name).read_bytes())
     model.save_pretrained(folder)
+    return folder
+
+
+def with_changes(source: Path, folder: Path, **changes: Any) -> Path:
+    """The backbone of another folder with another configuration; its weights are the same file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        target = folder / path.name
+        if not target.exists() and path.name != "config.json":
+            os.link(path, target)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **changes}), encoding="utf-8")
     return folder

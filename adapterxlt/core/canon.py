@@ -7,39 +7,78 @@ Keys of stages are digests of canonical JSON; seeds of random streams are digest
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from json.encoder import encode_basestring
+from typing import Any, NoReturn
 
 
-def neutral_free(value: Any) -> Any:
-    """Plain JSON value of ``value`` in which mapping entries that are ``None`` are left out.
+class Shared(dict[str, Any]):
+    """A mapping that is part of many values: its canonical form is made once, so it is not changed.
+
+    To other processes it travels as a plain ``dict``.
+    """
+
+    __slots__ = ("_text",)
+
+    @property
+    def text(self) -> str:
+        """Its canonical form."""
+        try:
+            return self._text
+        except AttributeError:
+            self._text: str = _mapping(self)
+            return self._text
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
+
+    def _fixed(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a shared mapping is not changed")
+
+    __setitem__ = __delitem__ = __ior__ = _fixed
+    clear = pop = popitem = setdefault = update = _fixed
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, shortest floats, no ``None`` in mappings.
 
     ``None`` is the neutral value: a field added later with ``None`` as default leaves old keys
     as they were. Raises ``TypeError`` for values JSON has no form for, ``ValueError`` for NaN.
     """
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
+    kind = type(value)
+    if kind is str:
+        return encode_basestring(value)
+    if kind is Shared:
+        return str(value.text)
+    if kind is int:
+        return repr(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no canonical form")
-        return value
-    if isinstance(value, Mapping):
-        for name in value:
-            if not isinstance(name, str):
-                raise TypeError(f"mapping keys are strings, not {type(name).__name__}")
-        return {name: neutral_free(item) for name, item in value.items() if item is not None}
+        return float.__repr__(value)
+    if kind is dict or isinstance(value, Mapping):
+        return _mapping(value)
     if isinstance(value, (list, tuple)):
-        return [neutral_free(item) for item in value]
-    raise TypeError(f"no canonical form for {type(value).__name__}")
+        return f"[{','.join([canonical(item) for item in value])}]"
+    if value is None:
+        return "null"
+    if kind is bool:
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    raise TypeError(f"no canonical form for {kind.__name__}")
 
 
-def canonical(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, shortest floats, no ``None`` in mappings."""
-    return json.dumps(
-        neutral_free(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    )
+def _mapping(value: Mapping[str, Any]) -> str:
+    entries = [
+        f"{encode_basestring(name)}:{canonical(item)}"
+        for name, item in sorted(value.items())
+        if item is not None
+    ]
+    return f"{{{','.join(entries)}}}"
 
 
 def digest(tag: str, value: Any) -> str:

@@ -6,7 +6,7 @@ Each names its line and, where a name is not known, the nearest one that is. Cal
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
@@ -206,8 +206,7 @@ def _spec_faults(specs: Iterable[tuple[Any, AdapterSpec]], fault: Any) -> Iterab
 
 def _regime_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
     classes = {recipe.class_of(t) for t in recipe.all_targets if _language_fault(t) is None}
-    # A budget for a built-in phase that no regime here uses is harmless: overrides drop regimes.
-    regimes = dict(builtin_regimes())
+    regimes: dict[str, Regime] = {}
     for i, entry in enumerate(recipe.regimes):
         if isinstance(entry, str) and entry not in builtin_regimes():
             hint = did_you_mean(entry, builtin_regimes())
@@ -234,12 +233,19 @@ def _regime_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
             yield from _phase_faults(recipe, regime, j, classes, fault, at)
         spec_faults = list(_spec_faults(given, fault))
         yield from spec_faults or _method_faults(recipe, regime, i, fault)
-    phases = {phase.name for r in regimes.values() for phase in r.phases}
-    phases |= {f"{r.name}/{phase.name}" for r in regimes.values() for phase in r.phases}
+    odd = recipe.budgets.keys() - _phase_names(regimes)
+    # A budget for a built-in phase that no regime here uses is harmless: overrides drop regimes.
+    phases = _phase_names({**builtin_regimes(), **regimes}) if odd else set()
     for name in recipe.budgets:
-        if name not in phases:
+        if name in odd and name not in phases:
             hint = did_you_mean(name, phases)
             yield fault(f"no regime has a phase {name!r}", hint, "budgets", name)
+
+
+def _phase_names(regimes: Mapping[str, Regime]) -> set[str]:
+    """What a recipe's `budgets` may be of."""
+    of = [(regime.name, phase.name) for regime in regimes.values() for phase in regime.phases]
+    return {phase for _, phase in of} | {f"{name}/{phase}" for name, phase in of}
 
 
 def _untrained_faults(recipe: Recipe, regime: Regime, at: int, fault: Any) -> Iterable[Fault]:

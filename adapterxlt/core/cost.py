@@ -16,6 +16,8 @@ from adapterxlt.core.specs import Shape
 
 #: Share of the matrix-product rate that training reaches; measured on two CPU cores.
 EFFICIENCY = {"pretrain": 0.35, "mlm": 0.45, "task": 0.45, "evaluate": 0.45}
+#: Bytes of a worker besides weights: Python, the libraries, encoded data, one batch of rows.
+HEADROOM = 3 << 29
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,16 @@ def matrix_rate(size: int = 384, repeats: int = 5) -> float:
             left @ left
             best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
+
+
+def memory(works: Iterable[Work], parameters: int) -> int:
+    """Bytes that a worker should have for any of the works, as far as a plan tells.
+
+    Four for each of the backbone's ``parameters``; sixteen for each parameter that the largest
+    work trains (itself, its gradient and AdamW's two moments); `HEADROOM` for all else. Activations
+    grow with the rows at once (``--micro-batch``) and are not known here.
+    """
+    return 4 * parameters + 16 * max((work.parameters for work in works), default=0) + HEADROOM
 
 
 def total(works: Iterable[Work], speed: Rates) -> float:

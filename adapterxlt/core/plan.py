@@ -6,7 +6,7 @@ are one stage. Nothing here knows paths, devices, workers or labels inside a key
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -47,24 +47,29 @@ class BackboneInfo:
 EPOCHS = {"pretrain": 1, "adopt": 1, "train": 2, "train mlm": 3, "merge": 1, "evaluate": 2}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One unit of work. ``inputs`` maps a role (backbone, previous, language:xx) to a key."""
 
     kind: str
     params: Mapping[str, Any]
     inputs: Mapping[str, str] = field(default_factory=dict)
+    key: str = field(init=False, repr=False, compare=False)
+    """64 hex digits: the digest of everything that shapes the result."""
 
     def __post_init__(self) -> None:
         if self.kind == "train":
             for stream in self.params["streams"]:
                 if stream["split"] == "test":
                     raise AssertionError("a test split must never reach a train stage")
+        object.__setattr__(self, "key", digest("stage", self.canonical()))
 
-    @cached_property
-    def key(self) -> str:
-        """64 hex digits: the digest of everything that shapes the result."""
-        return digest("stage", self.canonical())
+    def reads(self) -> Iterator[Mapping[str, Any]]:
+        """The data that it reads, with repetitions."""
+        yield from self.params.get("streams", ())
+        yield from self.params.get("pool") or ()
+        if self.params.get("data"):
+            yield self.params["data"]
 
     def canonical(self) -> dict[str, Any]:
         """What the key is the digest of; stored in the record, so a record explains itself."""
@@ -167,3 +172,16 @@ class Plan:
                 wanted.add(key)
                 todo += [k for k in self.stages[key].inputs.values() if k not in done]
         return [key for key in self.stages if key in wanted]
+
+    def waves(self, keys: Iterable[str]) -> dict[str, int]:
+        """In which wave each of the keys can be computed, from 1 on: one after all of its inputs
+        among them.
+
+        Args:
+            keys: inputs first, as of `needed`.
+        """
+        found: dict[str, int] = {}
+        for key in keys:
+            below = (found.get(k, 0) for k in self.stages[key].inputs.values())
+            found[key] = 1 + max(below, default=0)
+        return found

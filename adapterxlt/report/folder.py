@@ -11,6 +11,8 @@ from adapterxlt.run.scheduler import Outcome
 from adapterxlt.run.study import Study
 from adapterxlt.store.files import read_json, write_bytes, write_json
 
+FILES = ("report.html", "results.csv", "recipe.yaml", "recipe.resolved.yaml")
+
 
 def _code() -> str:
     """Digest of what makes the page, so that a changed template makes a new one."""
@@ -21,16 +23,15 @@ def _code() -> str:
 def write(
     study: Study, rows: list[dict[str, Any]], folder: Path, outcome: Outcome | None = None
 ) -> Path:
-    """Write what has changed since the folder was last written; returns the folder.
+    """Write the folder unless it is there as it would be written; returns it.
 
-    Everything in it is a function of the rows and the study, whose digest is kept beside it, so
-    writing again what is there already costs nothing.
+    Everything in it is a function of the rows and the study. Their digest and those of the files
+    are kept beside them: a file that was changed or taken away is there again afterwards.
     """
     about = describe(study, outcome)
-    stamp = {"digest": digest("report", {"rows": rows, "study": about, "code": _code()})}
-    files = ("report.html", "results.csv", "recipe.yaml", "recipe.resolved.yaml")
+    made_from = digest("report", {"rows": rows, "study": about, "code": _code()})
     marker = folder / ".digest.json"
-    if read_json(marker) == stamp and all((folder / name).exists() for name in files):
+    if _is_there(folder, read_json(marker), made_from):
         return folder
     import io
 
@@ -38,13 +39,26 @@ def write(
 
     table = io.StringIO()
     export.write(rows, "csv", table)
-    contents = {
-        "report.html": html.build(rows, about),
-        "results.csv": table.getvalue(),
-        "recipe.yaml": study.loaded.document.text,
-        "recipe.resolved.yaml": study.loaded.resolved_text(),
-    }
-    for name, text in contents.items():
-        write_bytes(folder / name, text.encode())
-    write_json(marker, stamp)
+    texts = (
+        html.build(rows, about),
+        table.getvalue(),
+        study.loaded.document.text,
+        study.loaded.resolved_text(),
+    )
+    contents = {name: text.encode() for name, text in zip(FILES, texts, strict=True)}
+    for name, data in contents.items():
+        write_bytes(folder / name, data)
+    files = {name: sha256_hex(data) for name, data in contents.items()}
+    write_json(marker, {"digest": made_from, "files": files})
     return folder
+
+
+def _is_there(folder: Path, kept: Any, made_from: str) -> bool:
+    """Whether a folder was written from this, and is as it was written."""
+    if not isinstance(kept, dict) or kept.get("digest") != made_from:
+        return False
+    try:
+        files = {name: sha256_hex((folder / name).read_bytes()) for name in FILES}
+    except OSError:
+        return False
+    return kept.get("files") == files

@@ -74,9 +74,9 @@ def upper_bounds(study: Study) -> set[str]:
 def missing(study: Study, outcome: Outcome | None = None) -> list[Row]:
     """Cells without a score, each with the reason."""
     rows = []
-    bounds = upper_bounds(study)
+    bounds, done = upper_bounds(study), study.done()
     for cell, key in study.plan.cells.items():
-        if key in study.store:
+        if key in done:
             continue
         reason = "not run yet"
         if outcome is not None:

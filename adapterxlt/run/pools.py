@@ -11,6 +11,21 @@ from typing import Protocol
 from adapterxlt.run import worker
 from adapterxlt.run.requests import Request
 
+#: What keeps numerical libraries to a number of threads; they read it when they are loaded.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def cores() -> int:
+    """The cores that this process may use; under Slurm or `taskset` not all that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads_of(count: int) -> dict[str, str]:
+    """The environment of a worker that computes with so many threads."""
+    return dict.fromkeys(THREADS, str(count))
+
 
 class Pool(Protocol):
     """Computes stages. ``workers`` is how many run at once."""
@@ -50,16 +65,16 @@ class SerialPool:
 class ProcessPool:
     """Spawned processes that keep their backbone between stages."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, threads: int = 1) -> None:
+        self.workers, self.threads = workers, threads
         self._executor = self._make()
 
     def _make(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             self.workers,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=worker.initialize,
-            initargs=(os.getpid(),),
+            initializer=_begin,
+            initargs=(os.getpid(), self.threads),
         )
 
     def submit(self, request: Request) -> Future[bool]:
@@ -77,3 +92,9 @@ class ProcessPool:
             for process in list((self._executor._processes or {}).values()):
                 process.kill()
         self._executor.shutdown(wait=not now, cancel_futures=True)
+
+
+def _begin(parent: int, threads: int) -> None:
+    """Prepare a process before it loads what computes."""
+    os.environ.update(threads_of(threads))
+    worker.initialize(parent)

@@ -7,6 +7,7 @@ The command line and library users work through it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,6 +38,8 @@ from adapterxlt.run.worker import agree
 from adapterxlt.store.store import Store
 
 DEFAULT_STORE = ".adapterxlt"
+#: About so many finished stages of a kind are read for estimates: a record takes a while to check.
+SAMPLE = 300
 
 
 def store_root(given: str | Path | None = None) -> Path:
@@ -135,13 +138,18 @@ class Study:
         snapshot_every: float = 20.0,
         num_proc: int = 1,
         cohort: int | None = None,
+        only: Sequence[str] = (),
         listener: Listener | None = None,
         pool: Pool | None = None,
     ) -> Outcome:
-        """Compute what the store lacks. ``workers=0`` computes in this process; up to ``cohort``
-        trainings share the passes over the backbone (see `cohorts.cohort_size`).
+        """Compute what the store lacks, or of that the stages whose keys begin with one of
+        ``only``. ``workers=0`` computes in this process; up to ``cohort`` trainings share the
+        passes over the backbone (see `cohorts.cohort_size`).
 
         Data that are on a hub are fetched first.
+
+        Raises:
+            UsageError: as `needed`.
         """
         self.places = replace(
             self.places,
@@ -152,14 +160,14 @@ class Study:
             num_proc=num_proc,
         )
         self._remember()
-        needed = self.plan.needed(self.done())
+        needed = self.needed(only)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             needed = agree(self.places, needed)
         if not needed:
             return Outcome()
-        self.fetch(num_proc=num_proc)
+        self.fetch(num_proc=num_proc, only=only)
         if pool is None:
-            pool = ProcessPool(workers) if workers > 0 else SerialPool()
+            pool = ProcessPool(workers, threads) if workers > 0 else SerialPool()
         events = self.store.root / "notes" / "events" / f"{self.recipe.name}.jsonl"
         return execute(
             self.plan,
@@ -172,10 +180,45 @@ class Study:
             needed=needed,
         )
 
-    def hub_splits(self) -> list[HubSplit]:
-        """What the stages that are not done read from hubs and the store has not got, sorted."""
+    def needed(self, only: Sequence[str] = ()) -> list[str]:
+        """Keys to compute, inputs first: what the store lacks of all, or of the stages whose keys
+        begin with one of ``only``.
+
+        Raises:
+            UsageError: no stage, or several, begin so, or one needs what is not in the store.
+        """
+        done = self.done()
+        if not only:
+            return self.plan.needed(done)
+        chosen = {self._key(beginning) for beginning in only} - done
+        stages, labels = self.plan.stages, self.plan.labels
+        for key in chosen:
+            for below in set(stages[key].inputs.values()) - done - chosen:
+                what = f"it needs {labels[below]}, which is not in the store"
+                where, hint = f"{labels[key]} ({key[:12]})", f"run --only {below[:12]} first"
+                raise UsageError(what, where=where, hint=hint)
+        return [key for key in stages if key in chosen]
+
+    def _key(self, beginning: str) -> str:
+        """The key that begins so."""
+        where, word = f"--only {beginning}", beginning.lower()
+        if not re.fullmatch(r"[0-9a-f]{6,64}", word):
+            raise UsageError("not the beginning of a key", where=where, hint="6 hex digits or more")
+        found = [key for key in self.plan.stages if key.startswith(word)]
+        if len(found) != 1:
+            what = "several stages begin so" if found else "no stage begins so"
+            raise UsageError(what, where=where, hint="see adapterxlt plan RECIPE --keys")
+        return found[0]
+
+    def memory(self, only: Sequence[str] = ()) -> int:
+        """Bytes that a worker should have for what is `needed`; see `cost.memory`."""
+        works = (self.work(key) for key in self.needed(only))
+        return cost.memory(works, self.backbone.parameters)
+
+    def hub_splits(self, only: Sequence[str] = ()) -> list[HubSplit]:
+        """What the stages that are `needed` read from hubs and the store has not got, sorted."""
         found: set[HubSplit] = set()
-        for data in self._reads(self.plan.needed(self.done())):
+        for data in self._reads(self.needed(only)):
             if isinstance(self.corpus, Corpus):
                 found |= set(self.corpus.wanted(data["task"], data["language"], data["split"]))
         return _missing(found, self.store.root)
@@ -198,23 +241,23 @@ class Study:
     def _reads(self, keys: Iterable[str]) -> Iterator[Mapping[str, Any]]:
         """The data that stages read, with repetitions."""
         for key in keys:
-            params = self.plan.stages[key].params
-            yield from params.get("streams", ())
-            yield from params.get("pool") or ()
-            if params.get("data"):
-                yield params["data"]
+            yield from self.plan.stages[key].reads()
 
     def fetch(
-        self, *, num_proc: int = 1, listener: Callable[[str], None] | None = None
+        self,
+        *,
+        num_proc: int = 1,
+        only: Sequence[str] = (),
+        listener: Callable[[str], None] | None = None,
     ) -> list[HubSplit]:
         """Fetch what is on hubs and not here; all that was fetched for the study, also before.
         Adapters that are adopted are brought into the store.
 
         Raises:
-            AdapterXLTError: as `run.hub.datasets.fetch`.
+            AdapterXLTError: as `run.hub.datasets.fetch`, and as `needed`.
         """
-        self.fetched += _fetch(self.hub_splits(), self.store.root, num_proc, listener)
-        wanted = ((key, self.adopts(key)) for key in self.plan.needed(self.done()))
+        self.fetched += _fetch(self.hub_splits(only), self.store.root, num_proc, listener)
+        wanted = ((key, self.adopts(key)) for key in self.needed(only))
         some = [(key, one) for key, one in wanted if one is not None]
         tell = listener or (lambda line: None)
         self.brought += bring(self.store, some, self.loaded.folder, tell)
@@ -231,19 +274,30 @@ class Study:
 
     @cached_property
     def speed(self) -> cost.Rates:
-        """Rates for estimates: from finished stages of this plan, else from a calibration."""
-        seconds = {}
+        """Rates for estimates: from finished stages of this plan, else from a calibration. Of many
+        of a kind a sample is read."""
+        seconds, done = {}, self.done()
+        kinds: dict[str, list[str]] = {}
         for key in self.plan.stages:
-            record = self.store.read(key) if key in self.store else None
+            if key in done:
+                kinds.setdefault(self.work(key).work_kind, []).append(key)
+        for key in (k for keys in kinds.values() for k in keys[:: len(keys) // SAMPLE + 1]):
+            record = self.store.read(key)
             if record is not None and not record.facts.get("resumed_at"):
                 seconds[key] = float(record.facts["seconds"])
         return cost.rates(self.plan, self.backbone.shape, seconds)
 
+    @cached_property
+    def works(self) -> dict[str, cost.Work]:
+        """What each stage costs, by key."""
+        shape, data = self.backbone.shape, self.plan.data
+        return {key: cost.work_of(stage, shape, data) for key, stage in self.plan.stages.items()}
+
     def work(self, key: str) -> cost.Work:
-        return cost.work_of(self.plan.stages[key], self.backbone.shape, self.plan.data)
+        return self.works[key]
 
     def done(self) -> set[str]:
-        return {key for key in self.plan.stages if key in self.store}
+        return self.store.present(self.plan.stages)
 
     def cell(self, **wanted: object) -> tuple[Cell, str]:
         """The first cell with these fields, and its key; ``UsageError`` when there is none."""

@@ -15,12 +15,13 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from adapterxlt.core.dialects import quoted
 from adapterxlt.core.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Names that are opened, by what they are. Of two for one role the first is taken.
 ROLES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -311,6 +312,8 @@ def tensors_of(data: bytes | memoryview, where: str) -> dict[str, np.ndarray[Any
     Raises:
         RefusedError: also where a number is NaN or infinite.
     """
+    import numpy as np
+
     view = memoryview(data)
     found = {}
     for name, (kind, shape, begin, end) in header_of(view, where).items():

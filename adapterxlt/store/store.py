@@ -10,8 +10,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,14 @@ class Store:
     ) -> Record:
         """Publish a finished stage: files first, the record last; the first writer wins."""
         named = {name: self.put(data) for name, data in sorted(files.items())}
-        record = Record(key, stage, named, facts)
+        return self.keep(Record(key, stage, named, facts))
+
+    def keep(self, record: Record) -> Record:
+        """Keep a record whose files are here already; the first writer wins."""
         body = record.body()
         text = canonical({**body, "check": digest("record", body)}) + "\n"
-        write_bytes(self.record_path(key), text.encode(), replace=False)
-        return self.read(key) or record
+        write_bytes(self.record_path(record.key), text.encode(), replace=False)
+        return self.read(record.key) or record
 
     def read(self, key: str) -> Record | None:
         """The record of a stage, or ``None``; raises ``StoreDamaged`` when it is not whole."""
@@ -154,6 +157,18 @@ class Store:
 
     def __contains__(self, key: str) -> bool:
         return key in self._records or self.record_path(key).exists()
+
+    def present(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys that have a record; looks once into each folder, not for each key."""
+        by_folder: dict[str, set[str]] = {}
+        for key in keys:
+            by_folder.setdefault(key[:2], set()).add(f"{key[2:]}.json")
+        found = set()
+        for folder, names in by_folder.items():
+            with suppress(FileNotFoundError):
+                there = names.intersection(os.listdir(self.root / "records" / folder))
+                found |= {folder + name.removesuffix(".json") for name in there}
+        return found
 
     def __iter__(self) -> Iterator[str]:
         """Keys of all records, sorted."""

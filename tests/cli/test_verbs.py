@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from adapterxlt import __version__
+from adapterxlt.run import study as study_module
 from adapterxlt.store.store import Store
 
 Call = Callable[..., Any]
@@ -238,6 +240,23 @@ def test_plan_says_what_the_store_has(call: Call, study: list[str], opened: Any)
     assert json.loads(call("status", *study, "--json").out)["stages"]["train"] == [1, 4]
 
 
+@pytest.mark.parametrize(("sample", "count"), [(1, 1), (100, 3)])
+def test_estimates_read_a_sample_of_each_kind_of_work(
+    opened: Any, monkeypatch: pytest.MonkeyPatch, sample: int, count: int
+) -> None:
+    for key, stage in opened.plan.stages.items():
+        opened.store.publish(key, stage.canonical(), {}, {"seconds": 2.0})
+    read, reading = [], opened.store.read
+    monkeypatch.setattr(opened.store, "read", lambda key: read.append(key) or reading(key))
+    monkeypatch.setattr(study_module, "SAMPLE", sample)
+    assert opened.speed.origin == "past runs and a calibration"
+    kinds = Counter(opened.work(key).work_kind for key in read)
+    assert kinds.keys() == {"mlm", "task", "evaluate"} and kinds["evaluate"] == count
+    evaluations = [key for key in read if opened.plan.stages[key].kind == "evaluate"]
+    rate = sum(opened.work(key).flops for key in evaluations) / (2.0 * len(evaluations))
+    assert opened.speed.per_kind["evaluate"] == pytest.approx(rate)
+
+
 def test_status_before_a_run(call: Call, study: list[str]) -> None:
     answer = call("status", *study, "--json")
     assert answer.code == 0
@@ -260,6 +279,34 @@ def test_results_before_a_run(call: Call, study: list[str]) -> None:
 def test_results_to_a_place_that_cannot_be_written(call: Call, study: list[str]) -> None:
     answer = call("results", *study, "--format", "csv", "-o", "no/such/folder/x.csv")
     assert answer.code == 2 and "no/such/folder" in answer.refusal
+
+
+def test_a_report_is_written_where_it_is_not_whole(call: Call, study: list[str]) -> None:
+    folder = Path("results/small")
+
+    def written() -> dict[str, tuple[bytes, int]]:
+        return {
+            path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()
+        }
+
+    assert call("report", *study).code == 0
+    first = written()
+    assert len(first) == 5
+    call("report", *study)
+    assert written() == first
+    for name, damage in {
+        "report.html": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        "results.csv": Path.unlink,
+        "recipe.yaml": lambda path: path.write_text("mine"),
+        ".digest.json": lambda path: path.write_text("[]"),
+    }.items():
+        damage(folder / name)
+        assert call("report", *study).code == 0
+        assert {n: data for n, (data, _) in written().items()} == {
+            n: data for n, (data, _) in first.items()
+        }, name
+    call("report", *study, "question=Why?")
+    assert b"Why?" in written()["report.html"][0]
 
 
 def test_predict_before_a_run(call: Call, study: list[str]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapterxlt.core.canon import canonical, derive, digest, neutral_free, sha256_hex, shuffled
+from adapterxlt.core.canon import Shared, canonical, derive, digest, sha256_hex, shuffled
 
 _SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
@@ -66,12 +70,66 @@ def test_kinds_of_numbers_and_tags_are_told_apart() -> None:
     assert sha256_hex(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-@given(_VALUES)
-def test_reading_the_canonical_form_back_gives_the_same_form(value: object) -> None:
-    import json
+def without_none(value: Any) -> Any:
+    """A value in which mapping entries that are None are left out."""
+    if isinstance(value, dict):
+        return {name: without_none(item) for name, item in value.items() if item is not None}
+    return [without_none(item) for item in value] if isinstance(value, list) else value
 
-    assert json.loads(canonical(value)) == neutral_free(value)
+
+@given(_VALUES)
+def test_the_canonical_form_is_what_json_writes(value: object) -> None:
+    form = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": False}
+    assert canonical(value) == json.dumps(without_none(value), **form)
     assert canonical(json.loads(canonical(value))) == canonical(value)
+
+
+def test_subclasses_and_other_mappings_have_the_form_of_what_they_are() -> None:
+    class Word(str):
+        pass
+
+    class Number(int):
+        def __repr__(self) -> str:
+            return "a number"
+
+    class Real(float):
+        def __repr__(self) -> str:
+            return "a real"
+
+    value = MappingProxyType({Word("b"): Word("x"), "a": (Number(3), Real(0.5))})
+    assert canonical(value) == '{"a":[3,0.5],"b":"x"}'
+
+
+@given(st.dictionaries(st.text(max_size=3), _VALUES, max_size=4))
+def test_a_shared_mapping_has_the_form_of_a_plain_one(value: dict[str, Any]) -> None:
+    shared = Shared(value)
+    assert shared == value
+    for _ in range(2):
+        assert canonical(shared) == canonical(value)
+        assert canonical({"x": [shared, 1], "y": None}) == canonical({"x": [value, 1]})
+    assert json.loads(json.dumps(shared)) == json.loads(json.dumps(value))
+
+
+def test_a_shared_mapping_cannot_be_changed_and_travels_as_a_plain_one() -> None:
+    shared = Shared({"a": 1, "b": {"c": None}})
+    text = canonical(shared)
+    changes: list[Any] = [
+        lambda: shared.__setitem__("a", 2),
+        lambda: shared.__delitem__("a"),
+        lambda: shared.__ior__({"a": 2}),
+        lambda: shared.update(a=2),
+        lambda: shared.setdefault("z", 2),
+        lambda: shared.pop("a"),
+        shared.popitem,
+        shared.clear,
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match="is not changed"):
+            change()
+    assert shared == {"a": 1, "b": {"c": None}} and canonical(shared) == text
+    sent = pickle.loads(pickle.dumps({"x": shared}))["x"]
+    assert type(sent) is dict and sent == shared
+    assert type(shared | {"a": 2}) is dict
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(), max_size=6), st.randoms())

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from adapterxlt.core import regimes
 from adapterxlt.core.errors import RecipeError
 from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.regimes import ORDER, Phase, Regime, builtin_regimes
@@ -57,6 +58,15 @@ def test_a_built_in_regime_loads_back_and_describes_itself(name: str) -> None:
         }
         for words, expected in said.items():
             assert (words in line) == expected, words
+
+
+def test_only_regimes_that_are_named_are_read() -> None:
+    regimes._shipped.cache_clear()
+    text = "name: a\nsource: en\ntargets: [fi]\ntasks: [udpos]\nshots: [1]\n"
+    parse_recipe(text + "regimes: [joint, sequential]\nbudgets: {source: {steps: 3}}\n", "r.yaml")
+    assert regimes._shipped.cache_info().currsize == 2
+    with pytest.raises(KeyError):
+        builtin_regimes()["../tasks/udpos"]
 
 
 def test_every_built_in_regime_has_its_place_in_the_order() -> None:

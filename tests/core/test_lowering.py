@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
 import pytest
 
+from adapterxlt.core import canon
+from adapterxlt.core import plan as plan_module
 from adapterxlt.core.canon import digest
 from adapterxlt.core.errors import DataError
 from adapterxlt.core.loading import parse_recipe
@@ -430,6 +433,14 @@ def test_new_adapter_and_new_head(six: str, planned: Planned) -> None:
         assert only.cells[at] == alone.cells[at]
 
 
+def test_a_task_that_two_words_stand_for_is_read_once(six: str, planned: Planned) -> None:
+    more = ("tasks=[udpos, nli]", "seeds=[1]")
+    twice = own(six, planned, "{name: a, tasks: [task, nli], languages: [source]}", *more)
+    once = own(six, planned, "{name: a, languages: [source]}", *more)
+    for at, key in once.cells.items():
+        assert (twice.cells[at] == key) == (at.task == "nli")
+
+
 # Budgets
 
 
@@ -483,16 +494,61 @@ def test_the_whole_plan_is_golden(planned: Planned, six: str) -> None:
     assert digest("plan", list(plan.stages))[:16] == "50e55e8f9504ea7e"
 
 
+# Large plans
+
+MANY = (
+    "targets=[fi, mr, de, zh, sw, yo, id, uk, ru, fr, es, it, ar, hi, ta, te, tr, vi, ja, ko]",
+    "shots=[1, 5, 10, 50, 100]",
+    "draws=[1, 2, 3, 4, 5]",
+)
+
+
 def test_ten_thousand_cells_are_planned_in_seconds(planned: Planned, six: str) -> None:
-    targets = "fi mr de zh sw yo id uk ru fr es it ar hi ta te tr vi ja ko".split()  # noqa: SIM905
     started = time.process_time()
-    _, plan = planned(
-        six,
-        f"targets=[{', '.join(targets)}]",
-        "shots=[1, 5, 10, 50, 100]",
-        "draws=[1, 2, 3, 4, 5]",
-        "seeds=[1, 2, 3, 4, 5]",
-    )
+    _, plan = planned(six, *MANY, "seeds=[1, 2, 3, 4, 5]")
     assert len(plan.cells) > 10_000
     assert sum(plan.sharing.values()) > len(plan.cells)
     assert time.process_time() - started < 5
+
+
+def test_a_key_is_made_once_a_stage(
+    planned: Planned, six: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def counted(tag: str, value: Any) -> str:
+        made.append(tag)
+        return digest(tag, value)
+
+    monkeypatch.setattr(plan_module, "digest", counted)
+    _, plan = planned(six, *MANY, "seeds=[1]")
+    # Cells that share a whole regime's stage find it by what they are, not by its key.
+    assert len(plan.stages) <= len(made) < 1.1 * len(plan.stages)
+
+
+def test_what_seeds_share_is_worked_out_once(
+    planned: Planned, six: str, fake_corpus: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Counting(fake_corpus):  # type: ignore[misc, valid-type]
+        def info(self, task: str, language: str, split: str) -> Any:
+            asked.append("info")
+            return super().info(task, language, split)
+
+    def counted(value: Any) -> str:
+        asked.append("form")
+        return form(value)
+
+    form = canon._mapping
+    monkeypatch.setattr(canon, "_mapping", counted)
+    counts, stages = [], []
+    for seeds in ("[1]", "[1, 2]", "[1, 2, 3]"):
+        asked.clear()
+        _, plan = planned(six, *MANY, f"seeds={seeds}", corpus=Counting())
+        counts.append(Counter(asked))
+        stages.append(len(plan.stages))
+    assert {count["info"] for count in counts} == {counts[0]["info"]}
+    # A stage more is three mappings more: itself, its parameters and its inputs.
+    forms = [count["form"] - 3 * n for count, n in zip(counts, stages, strict=True)]
+    assert counts[0]["info"] > 0 and max(forms) - min(forms) < 0.1 * stages[0]

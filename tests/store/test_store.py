@@ -38,6 +38,27 @@ def test_what_is_published_is_read_back(store: Store) -> None:
         assert again.facts == FACTS and again.stage["params"] == {"lr": 0.0001}
 
 
+def test_many_keys_are_looked_up_with_one_look_a_folder(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"{i % 4:02x}{i:062x}" for i in range(40)]
+    assert store.present(keys) == set()
+    for key in keys[::3]:
+        store.publish(key, STAGE, {}, {})
+    (store.record_path(keys[1]).parent / f".tmp-{keys[1][2:]}.json").write_text("{")
+    looked: list[Any] = []
+    monkeypatch.setattr(
+        os, "listdir", lambda path, list=os.listdir: looked.append(path) or list(path)
+    )
+    for reader in (store, Store(store.root)):
+        looked.clear()
+        assert reader.present(keys) == set(keys[::3]) == {key for key in keys if key in reader}
+        assert len(looked) == 4
+    assert store.present(keys[:2]) == {keys[0]} and store.present([]) == set()
+    store.forget(keys[0])
+    assert keys[0] not in store.present(keys)
+
+
 def test_the_first_writer_wins(store: Store) -> None:
     first = store.publish(KEY, STAGE, FILES, FACTS)
     for writer in (store, Store(store.root)):
