@@ -26,8 +26,9 @@ format: env
 	$(BIN)/ruff format adapterxlt tests benchmarks
 	$(BIN)/ruff check --fix adapterxlt tests benchmarks
 
+# All but the study, which takes hours: `benchmarks/bench_study.py --help`.
 bench: env
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out %_study.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script || exit 1; done
 
 # The environment may serve several checkouts, so the package itself is linked anew each time.
 env: $(READY)

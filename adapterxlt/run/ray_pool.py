@@ -13,8 +13,10 @@ import platform
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -44,7 +46,8 @@ class Actor:
     """A worker on a node."""
 
     def __init__(self) -> None:
-        worker.initialize(os.getppid())
+        # Ray ends it when its node's own process or the driver ends.
+        worker.initialize(None)
         self.where = f"node {platform.node()}"
         self.scratch: Path | None = None
 
@@ -129,19 +132,18 @@ class RayPool:
         self.gpus = int(device == "cuda")
         self._connected = False
         self._folder: str | None = None
+        self._threads: ThreadPoolExecutor | None = None
         self._seats: set[_Seat] = set()
         self._idle: SimpleQueue[_Seat | Exception] = SimpleQueue()
         self._fault: AdapterXLTError | None = None
         self._nonce = secrets.token_hex(16)
-        self._places: Places | None = None
         self.workers = workers or 1
         if workers is None and address is not None:
             self.workers = self._connect()
-        self._threads = ThreadPoolExecutor(self.workers)
 
     def submit(self, request: Request) -> Future[bool]:
-        if self._places is None:
-            self._open(request.places)
+        if self._threads is None:
+            self._threads = self._open(request.places)
         if self._fault is not None:
             raise self._fault
         # Also those are replaced that died unnoticed by the scheduler, after a renewal.
@@ -165,22 +167,24 @@ class RayPool:
                 ray.kill(seat.actor)
             for _ in range(self.workers):
                 self._idle.put(BrokenProcessPool("closed"))
-        self._threads.shutdown(cancel_futures=True)
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+            _mark(self._places.store, self._nonce).unlink(missing_ok=True)
         if not now:
             leaving = [seat.actor.leave.remote() for seat in self._seats if seat.sees is not None]
             ray.wait(leaving, num_returns=len(leaving), timeout=5) if leaving else None
         ray.shutdown()
-        if self._places is not None:
-            _mark(self._places.store, self._nonce).unlink(missing_ok=True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _open(self, places: Places) -> None:
+    def _open(self, places: Places) -> ThreadPoolExecutor:
+        """Make ready for a study; a thread for each actor waits for it."""
         if not self._connected:
             self._connect()
         self._places, self._store = places, Store(places.store)
         self._corpus = places.reading.open(self._store, places.store)
         write_bytes(_mark(places.store, self._nonce), b"")
+        return ThreadPoolExecutor(self.workers)
 
     def _connect(self) -> int:
         """Join the cluster, or start one; how many actors there is room for."""
@@ -193,26 +197,31 @@ class RayPool:
             raise UsageError("Ray is not installed", where="--pool ray", hint=hint) from None
         main = threading.current_thread() is threading.main_thread()
         terminated = signal.getsignal(signal.SIGTERM)
+        where = f"--address {self.address}" if self.address else "--pool ray"
+        self._connected = True
         try:
             if self.address is None:
                 self._start()
             else:
+                _reach(self.address)
                 ray.init(self.address, log_to_driver=False, logging_level="error")
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            self.close()
+            if "InvalidAuthToken" in "".join(traceback.format_exception(error)):
+                what, hint = "the cluster asks for another token", "see RAY_AUTH_TOKEN_PATH"
+                raise UsageError(what, where=where, hint=hint) from error
             reason = str(error).strip().partition("\n")[0]
-            where = f"--address {self.address}" if self.address else "--pool ray"
             raise UsageError(f"no Ray cluster: {reason}", where=where) from error
         finally:
             if main:
                 # Ray puts its own in the place of the caller's.
                 signal.signal(signal.SIGTERM, terminated)
-        self._connected = True
         room = sum(self._fits(node["Resources"]) for node in ray.nodes() if node["Alive"])
         if not room:
             self.close()
             gpu = f", {self.gpus} GPU" if self.gpus else ""
             size = f"{self.threads} CPU{gpu}, {self.memory / 2**30:.1f} GiB"
-            raise UsageError(f"no node has room for a worker ({size})", where="--pool ray")
+            raise UsageError(f"no node has room for a worker ({size})", where=where)
         return room
 
     def _start(self) -> None:
@@ -232,7 +241,6 @@ class RayPool:
             _temp_dir=f"{self._folder}/ray",
         )
         if context.address_info["node_ip_address"] != LOOPBACK:
-            ray.shutdown()
             raise RuntimeError("it would be open to the network: ray was imported too early")
 
     def _fits(self, has: dict[str, float]) -> int:
@@ -257,7 +265,7 @@ class RayPool:
     def _greeted(self, seat: _Seat, answer: Future[Any]) -> None:
         """Note that an actor is ready, or why it is not."""
         error = answer.exception()
-        found = BrokenProcessPool(str(error)) if error is not None else answer.result()
+        found = _died(error) if error is not None else answer.result()
         if isinstance(found, AdapterXLTError):
             self._fault = found
         if isinstance(found, Exception):
@@ -278,7 +286,7 @@ class RayPool:
             answer = self._ask(seat, request)
         except RayError as error:
             self._seats.discard(seat)
-            raise BrokenProcessPool(str(error)) from error
+            raise _died(error) from error
         except BaseException:
             self._idle.put(seat)
             raise
@@ -305,6 +313,23 @@ class RayPool:
                 if left is not None:
                     self._store.publish(one.key, one.stage.canonical(), *left)
         return answer
+
+
+def _died(error: BaseException) -> Exception:
+    """What an actor's death means: a worker that died, or that could not be made on its node."""
+    lines = str(error).strip().splitlines()
+    if getattr(error, "actor_init_failed", False):
+        hint = "is adapterxlt on every node?"
+        return StageError(f"no worker could be made: {lines[-1]}", where="--pool ray", hint=hint)
+    return BrokenProcessPool(lines[0])
+
+
+def _reach(address: str) -> None:
+    """Find out soon what Ray would try for minutes: whether anybody is there."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("not HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 @lru_cache(maxsize=1)

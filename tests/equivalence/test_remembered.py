@@ -156,6 +156,8 @@ def test_each_window_goes_through_the_lower_layers_once(
     )
     assert [len(states) for states in memory.known.values()] == [ROWS, ROWS]
     assert memory.held == sum(len(w.ids) for w in every) * 32 * 4
+    kept = [states for known in memory.known.values() for states in known.values()]
+    assert not any(states.requires_grad or states.is_inference() for states in kept)
 
 
 def test_stages_over_the_same_lower_layers_share_what_is_remembered(
@@ -266,20 +268,31 @@ def test_nothing_that_is_drawn_is_remembered(dropping: Backbone, lowest: list[by
     assert found[0][0] == found[1][0]
 
 
-def test_without_dropout_below_it_is(dropping: Backbone, lowest: list[bytes]) -> None:
+@pytest.mark.parametrize("how", [{}, {"objective": "surgery"}, {"drop": 1}], ids=str)
+def test_without_dropout_below_it_is(
+    dropping: Backbone, lowest: list[bytes], how: dict[str, Any]
+) -> None:
     """And what is drawn above is the same."""
-    for how in ({}, {"objective": "surgery"}):
-        found = []
-        for given in (None, Memory()):
-            wear(dropping, TASK)
-            found.append(run(dropping, memory=given, quiet=True, **how))
-            assert not dropping.model.training
-        same(found[1], found[0])
-        assert len(lowest) == 2 * ROWS
-        lowest.clear()
-        wear(dropping, TASK)
-        loud = run(dropping, **how)
-        assert max(abs(a - b) for a, b in zip(loud[0], found[0][0], strict=True)) > 1e-3
+    spec = {**TASK, "leave_out": None} if "drop" in how else TASK
+    depth, found = (1 if "drop" in how else 2), []
+    drawn: list[tuple[bool, ...]] = []
+
+    def look(*_: Any) -> None:
+        drawn.append(tuple(dropping.trunk.draws(n) for n in (0, depth, depth + 1)))
+
+    for given in (None, Memory()):
+        wear(dropping, spec)
+        layer = dropping.model.base_model.encoder.layer[-1]
+        handle = layer.attention.self.query.register_forward_hook(look)
+        found.append(run(dropping, memory=given, quiet=True, **how))
+        handle.remove()
+        assert not dropping.model.training
+    assert set(drawn) == {(False, False, True)}
+    same(found[1], found[0])
+    assert len(lowest) == 2 * ROWS
+    wear(dropping, spec)
+    loud = run(dropping, **how)
+    assert max(abs(a - b) for a, b in zip(loud[0], found[0][0], strict=True)) > 1e-3
 
 
 def test_masked_text_is_not_remembered(backbone: Backbone, lowest: list[bytes]) -> None:
