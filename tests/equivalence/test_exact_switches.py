@@ -102,8 +102,8 @@ def gradients(
     return found
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+def close(found: torch.Tensor, wanted: torch.Tensor, far: float = 1e-5) -> None:
+    torch.testing.assert_close(found, wanted, rtol=0, atol=far)
 
 
 def both_ways(
@@ -125,7 +125,8 @@ def both_ways(
         base = backbone.model.base_model
         wanted = base(batch.ids, attention_mask=batch.mask)[0][batch.index]
     assert 0.3 < wanted.std() < 3
-    close(states, wanted)
+    # Prefixes are larger than what is looked at in a text, and so are their last bits.
+    close(states, wanted, 1e-5 if batch.packed else 4e-5)
     for (name, one), other in zip(
         gradients(states, parameters).items(), gradients(wanted, parameters).values(), strict=True
     ):
