@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ def peak(device: torch.device) -> Iterator[Peak]:
     """Measure a piece of work: what torch held on a CUDA device, else what the process held.
 
     Linux alone can start the process's mark anew; elsewhere it is not known. What the process
-    keeps for later (the backbone, encoded data) counts, and up to `SLACK` of what it has freed.
+    keeps for later (the backbone, encoded data) counts.
     """
     found = Peak()
     if device.type == "cuda":
@@ -45,29 +44,8 @@ def peak(device: torch.device) -> Iterator[Peak]:
         found.bytes = int(line.split()[1]) * 1024
 
 
-#: Bytes that a process may have grown by before it is asked to give back what it has freed.
-SLACK = 512 << 20
-_after = 0
-
-
 def _give_back() -> None:
-    """Have the C library return what earlier work has freed: it keeps gigabytes otherwise.
-
-    Not at every stage: asking takes a few hundredths of a second, and what was returned is fetched
-    again page by page, a tenth of a second in a short training.
-    """
-    global _after
-    if _resident() - _after < SLACK:
-        return
+    """Have the C library return what earlier work has freed: it keeps gigabytes otherwise."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    _after = _resident()
-
-
-def _resident() -> int:
-    """Bytes that the process holds now; where that is not known, none."""
-    with suppress(OSError, ValueError):
-        pages = Path("/proc/self/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    return 0
