@@ -371,17 +371,24 @@ def main() -> None:
     given = arguments(__doc__)
     lines = [row["text"] for row in rows_of(given.data, "mono", "fi", "bible", 8000)]
     steps, small = (6, 12) if given.quick else (40, 200)
-    result = {
-        "xlmr_base": compare("XLM-R base", base(given.backbone), lines, ALL, steps, 3),
-        "xlmr_base_dropout": compare(
-            "XLM-R base with its own dropout 0.1", base(given.backbone, 0.1), lines,
-            [PEER, EXACT, FASTEST], max(4, steps // 3), 3,
+    among = Variant("ours fp32, corpus_softmax", corpus=True)
+    parts = {
+        "xlmr_base": ("XLM-R base", 0.0, ALL, steps, 3),
+        "xlmr_base_dropout": (
+            "XLM-R base with its own dropout 0.1", 0.1, [PEER, EXACT, FASTEST],
+            max(4, steps // 3), 3,
         ),
-        "small": compare(
-            f"a pretrained backbone, {given.backbone.name}", given.backbone, lines,
-            [PEER, EXACT, Variant("ours fp32, corpus_softmax", corpus=True), FASTEST], small, 10,
+        "small": (
+            f"a pretrained backbone, {given.backbone.name}", None, [PEER, EXACT, among, FASTEST],
+            small, 10,
         ),
     }  # fmt: skip
+    result = {}
+    for name, (title, dropout, *how) in parts.items():
+        folder = given.backbone if dropout is None else base(given.backbone, dropout)
+        result[name] = compare(title, folder, lines, *how)
+        if not given.quick:
+            keep("language_adapter", result)
     rows = {row["variant"]: row for row in result["xlmr_base"]["rows"]}
     reached = {
         "speed exact": rows[EXACT.name]["x"],

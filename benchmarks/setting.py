@@ -236,6 +236,7 @@ def alternate(contestants: Sequence[Contestant], steps: int, at_once: int) -> No
             wait_for_quiet()
             one.steps(number)
         done += number
+        print(f"{done} of {steps} steps", file=sys.stderr, flush=True)
 
 
 def apart(work: Callable[..., Any], *args: Any) -> Any:
