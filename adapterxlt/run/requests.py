@@ -44,18 +44,26 @@ class CohortFailed(Exception):
 
 
 class Notes:
-    """Progress of a stage: to the caller, and at most twice a second to a file others can read."""
+    """Progress of a stage: to the caller, and at most twice a second to a file others can read.
+
+    The note has the stage's ``label``, ``step`` of ``steps``, the step's ``loss``, the ``time``,
+    and as ``rate`` steps a second since this process took the first one; no computation reads it.
+    """
 
     def __init__(
         self, folder: Path, label: str, progress: Progress | None, writes: bool = True
     ) -> None:
         self.path, self.label, self.progress = folder / "progress.json", label, progress
         self.writes, self.last = writes, 0.0
+        self.first: tuple[int, float] | None = None
 
     def __call__(self, step: int, steps: int, loss: float | None) -> None:
         if self.progress is not None and loss is not None:
             self.progress(step, steps, loss)
         now = time.monotonic()
+        if self.first is None and step:
+            # What went before it, as loading, says nothing of the others; it may be a later one.
+            self.first = step, now
         if self.writes and now - self.last >= 0.5:
             self.last = now
             note = {
@@ -63,6 +71,12 @@ class Notes:
                 "step": step,
                 "steps": steps,
                 "loss": loss,
+                "rate": self._rate(step, now),
                 "time": time.time(),
             }
             write_json(self.path, note, durable=False)
+
+    def _rate(self, step: int, now: float) -> float | None:
+        if self.first is None or step <= self.first[0]:
+            return None
+        return round((step - self.first[0]) / max(1e-6, now - self.first[1]), 4)

@@ -7,26 +7,31 @@ running again is resuming.
 from __future__ import annotations
 
 import itertools
-import json
+import os
+import platform
+import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from adapterxlt.core.errors import AdapterXLTError, RefusedError, StageError
 from adapterxlt.core.plan import Plan
 from adapterxlt.run.cohorts import signature
+from adapterxlt.run.events import Event, Log, born
 from adapterxlt.run.pools import Pool
 from adapterxlt.run.requests import CohortFailed, Request
 from adapterxlt.store.store import Store
 
 
 class Listener(Protocol):
-    """Hears what happens; ``tick`` is called a few times a second while stages run."""
+    """Hears what happens; ``tick`` is called a few times a second while stages run, ``told`` with
+    each event of the log (see `run.events`)."""
 
+    def told(self, event: Event) -> None: ...
     def started(self, key: str) -> None: ...
     def finished(self, key: str, error: Exception | None) -> None: ...
     def tick(self, running: list[str]) -> None: ...
@@ -35,9 +40,33 @@ class Listener(Protocol):
 class Silent:
     """A listener that does nothing."""
 
+    def told(self, event: Event) -> None: ...
     def started(self, key: str) -> None: ...
     def finished(self, key: str, error: Exception | None) -> None: ...
     def tick(self, running: list[str]) -> None: ...
+
+
+class Several(Silent):
+    """Listeners, one after another."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = tuple(listeners)
+
+    def told(self, event: Event) -> None:
+        for one in self.listeners:
+            one.told(event)
+
+    def started(self, key: str) -> None:
+        for one in self.listeners:
+            one.started(key)
+
+    def finished(self, key: str, error: Exception | None) -> None:
+        for one in self.listeners:
+            one.finished(key, error)
+
+    def tick(self, running: list[str]) -> None:
+        for one in self.listeners:
+            one.tick(running)
 
 
 @dataclass
@@ -61,12 +90,17 @@ def execute(
     *,
     listener: Listener | None = None,
     events: Path | None = None,
+    about: Mapping[str, Any] | None = None,
     cohort: int = 1,
     needed: Sequence[str] | None = None,
     tick: float = 0.3,
 ) -> Outcome:
     """Run what the store lacks, or what is ``needed``. Ready stages start in plan order, as many as
     the pool takes; up to ``cohort`` that can be trained in one pass count as one.
+
+    Args:
+        events: the log that is told what happens; the listener is told the same.
+        about: what more is told when it starts.
     """
     listener = listener or Silent()
     outcome = Outcome()
@@ -78,12 +112,14 @@ def execute(
     lost: set[Future[bool]] = set()
     """Futures of an executor that broke: they fail one by one, and it is renewed only once."""
 
-    def tell(event: str, key: str, **more: str) -> None:
-        if events is not None:
-            events.parent.mkdir(parents=True, exist_ok=True)
-            line = {"time": round(time.time(), 3), "event": event, "key": key, **more}
-            with events.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+    name, log = secrets.token_hex(4), Log(events) if events is not None else None
+    begun: dict[str, float] = {}
+
+    def tell(event: str, **more: Any) -> None:
+        line = {"time": round(time.time(), 3), "event": event, "run": name, **more}
+        if log is not None:
+            log.write(line)
+        listener.told(line)
 
     def renew() -> None:
         lost.update(running)
@@ -120,30 +156,35 @@ def execute(
             if bad is not None:
                 waiting.remove(key)
                 outcome.blocked[key] = outcome.blocked.get(bad, bad)
-                tell("blocked", key, by=outcome.blocked[key])
+                tell("blocked", key=key, by=outcome.blocked[key])
             elif key in waiting and ready(key):
                 waiting.remove(key)
                 request = with_cohort(key)
                 for one in request.keys:
+                    begun[one] = time.monotonic()
+                    tell("started", key=one, label=plan.labels[one])
                     listener.started(one)
-                    tell("started", one, label=plan.labels[one])
                 running[submit(request)] = request
 
-    def settle(key: str, error: Exception | None) -> None:
-        """Note what became of a stage."""
+    def settle(key: str, error: Exception | None, share: float, elsewhere: bool) -> None:
+        """Note what became of a stage, which had a ``share`` of a worker."""
+        seconds = round((time.monotonic() - begun.pop(key)) * share, 3)
         if error is None:
             outcome.computed.append(key)
             missing.discard(key)
-            tell("finished", key)
+            more = {"elsewhere": True} if elsewhere else {}
+            tell("finished", key=key, seconds=seconds, **more)
         else:
             outcome.failed[key] = _reason(error)
             if isinstance(error, RefusedError):
                 outcome.exit_code = error.exit_code
             outcome.exit_code = outcome.exit_code or 1
-            tell("failed", key, reason=outcome.failed[key])
+            tell("failed", key=key, reason=outcome.failed[key])
         listener.finished(key, error)
 
     try:
+        origin = {"pid": os.getpid(), "born": born(os.getpid()), "host": platform.node()}
+        tell("run", needed=len(waiting), workers=pool.workers, **origin, **(about or {}))
         start_ready()
         while running:
             done, _ = wait(running, timeout=tick, return_when=FIRST_COMPLETED)
@@ -155,18 +196,24 @@ def execute(
                 if error is not None and not isinstance(error, Exception):
                     raise error
                 broken |= isinstance(error, BrokenProcessPool) and future not in lost
+                # The store had it: another run has computed it since this one was planned.
+                elsewhere = error is None and not future.result()
                 for key in request.keys:
                     why = error.reasons.get(key) if isinstance(error, CohortFailed) else error
-                    settle(key, why)
+                    settle(key, why, 1 / len(request.keys), elsewhere)
             if broken:
                 renew()
             start_ready()
             listener.tick([key for request in running.values() for key in request.keys])
     except BaseException:
-        tell("interrupted", "")
-        pool.close(now=True)
+        try:
+            tell("interrupted")
+        finally:
+            pool.close(now=True)
         raise
     pool.close()
+    counts = {"computed": len(outcome.computed), "failed": len(outcome.failed)}
+    tell("ended", **counts, blocked=len(outcome.blocked))
     return outcome
 
 

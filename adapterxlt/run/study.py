@@ -34,7 +34,7 @@ from adapterxlt.run.faults import adoption_faults, data_faults, spec_faults
 from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
 from adapterxlt.run.requests import Request
 from adapterxlt.run.scheduler import Listener, Outcome, execute
-from adapterxlt.run.worker import agree
+from adapterxlt.run.worker import agree, environment
 from adapterxlt.store.store import Store
 
 DEFAULT_STORE = ".adapterxlt"
@@ -124,6 +124,11 @@ class Study:
         places = Places(opened.root, reading, backbone)
         return cls(loaded, opened, corpus, info, plan, places, adopted, fetched)
 
+    @property
+    def events(self) -> Path:
+        """The log of its runs; see `run.events`."""
+        return self.store.root / "notes" / "events" / f"{self.recipe.name}.jsonl"
+
     def request(self, key: str) -> Request:
         """A stage as it travels to a worker."""
         return Request(key, self.plan.labels[key], self.plan.stages[key], self.places)
@@ -166,16 +171,18 @@ class Study:
         if not needed:
             return Outcome()
         self.fetch(num_proc=num_proc, only=only)
+        about = {"versions": environment(), "rates": dict(self.speed.per_kind)}
+        about |= {"only": needed} if only else {}
         if pool is None:
             pool = ProcessPool(workers, threads) if workers > 0 else SerialPool()
-        events = self.store.root / "notes" / "events" / f"{self.recipe.name}.jsonl"
         return execute(
             self.plan,
             self.store,
             pool,
             self.request,
             listener=listener,
-            events=events,
+            events=self.events if os.environ.get("RANK", "0") == "0" else None,
+            about=about,
             cohort=cohort_size(cohort, device),
             needed=needed,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +20,7 @@ from adapterxlt.core.errors import DataError
 from adapterxlt.core.plan import Cell, Plan, Stage
 from adapterxlt.run.desk import Places
 from adapterxlt.run.requests import Request
-from adapterxlt.run.scheduler import Silent, execute
+from adapterxlt.run.scheduler import Several, Silent, execute
 
 
 class MemoryStore(set):  # type: ignore[type-arg]
@@ -246,18 +248,85 @@ def test_events_tell_the_story(tmp_path: Path) -> None:
     pool = MemoryPool(
         MemoryStore(), outcome=lambda label: ValueError("odd") if label == "left" else None
     )
-    go(plan, pool, events=events)
+    go(plan, pool, events=events, about={"versions": {"adapterxlt": "1"}})
     lines = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
     assert all(line.pop("time") > 1e9 for line in lines)
-    assert lines == [
+    assert len({line.pop("run") for line in lines}) == 1
+    run, finished = lines[0], lines[2]
+    assert run.pop("host") and run.pop("pid") == os.getpid() and "born" in run
+    assert 0 <= finished.pop("seconds") < 5
+    assert {name: value for name, value in run.items() if name != "born"} == {
+        "event": "run",
+        "needed": 3,
+        "workers": 1,
+        "versions": {"adapterxlt": "1"},
+    }
+    assert lines[1:] == [
         {"event": "started", "key": keys["base"], "label": "base"},
         {"event": "finished", "key": keys["base"]},
         {"event": "started", "key": keys["left"], "label": "left"},
         {"event": "failed", "key": keys["left"], "reason": "ValueError: odd"},
         {"event": "blocked", "key": keys["top"], "by": keys["left"]},
+        {"event": "ended", "computed": 1, "failed": 1, "blocked": 1},
     ]
     go(plan, MemoryPool(pool.store), events=events)
-    assert len(events.read_text().splitlines()) == 5 + 4
+    again = [json.loads(line) for line in events.read_text().splitlines()][len(lines) :]
+    assert [line["event"] for line in again] == ["run", *["started", "finished"] * 2, "ended"]
+    assert len({line["run"] for line in again}) == 1
+
+
+def test_the_listener_is_told_what_the_log_is(tmp_path: Path) -> None:
+    plan, _ = graph(DIAMOND)
+    events, told = tmp_path / "events.jsonl", []
+
+    class Told(Ears):
+        def told(self, event: dict[str, Any]) -> None:
+            told.append(event)
+
+    pool, places = MemoryPool(MemoryStore(), 2), Places(Path("/none"), "lab", "lab")
+    execute(
+        plan,
+        pool.store,  # type: ignore[arg-type]
+        pool,
+        lambda key: Request(key, plan.labels[key], plan.stages[key], places),
+        listener=Several([Silent(), Told(pool)]),
+        events=events,
+        tick=0.01,
+    )
+    assert told == [json.loads(line) for line in events.read_text().splitlines()]
+    assert len(told) == 2 + 2 * len(DIAMOND)
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    plan, _ = graph(DIAMOND)
+    (tmp_path / "file").write_text("")
+    for events in (tmp_path / "file" / "events.jsonl", tmp_path):
+        outcome = go(plan, MemoryPool(MemoryStore()), events=events)
+        assert len(outcome.computed) == len(DIAMOND)
+
+
+def test_what_another_run_computed_and_shares_of_a_cohort_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, keys = graph({name: [] for name in "abc"})
+    monkeypatch.setattr("adapterxlt.run.scheduler.signature", lambda plan, key: "alike")
+    events = tmp_path / "events.jsonl"
+
+    class Slow(MemoryPool):
+        def finish_one(self) -> None:
+            time.sleep(0.2)
+            future, request = self.pending.pop(0)
+            self.store.update(request.keys)
+            future.set_result(len(request.keys) > 1)
+
+    go(plan, Slow(MemoryStore()), events=events, cohort=2)
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    told = {line["key"]: line for line in lines if line["event"] == "finished"}
+    assert "elsewhere" not in told[keys["a"]] and "elsewhere" not in told[keys["b"]]
+    assert told[keys["c"]]["elsewhere"] is True
+    # Two that ran at once had half of the worker each.
+    a, b, c = (told[keys[key]]["seconds"] for key in "abc")
+    assert 0.1 <= a < 0.2 <= c and a == pytest.approx(b, abs=0.02)
 
 
 def test_the_listener_hears_what_happens() -> None:
