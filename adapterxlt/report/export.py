@@ -28,6 +28,7 @@ COLUMNS = (
     "target",
     "role",
     "resource_class",
+    "distance",
     "shots",
     "draw",
     "seed",
@@ -51,7 +52,7 @@ COLUMNS = (
 COSTS = COLUMNS[COLUMNS.index("parameters") : COLUMNS.index("evaluate_key")]
 REALS = ("score", "baseline", "flops", "seconds")
 INTEGERS = (
-    *("shots", "draw", "seed", "n", "rows_cut"),
+    *("distance", "shots", "draw", "seed", "n", "rows_cut"),
     *(name for name in COSTS if name not in REALS),
 )
 FLAGS = ("primary", "upper_bound", "lab")
@@ -94,24 +95,40 @@ def select(rows: Iterable[Row], where: Mapping[str, Any]) -> list[Row]:
         if name not in COLUMNS:
             close = _suggestion(name, COLUMNS)
             raise ValueError(f"no column {name!r}{close}; the columns are {_listed(COLUMNS)}")
-    return [row for row in rows if all(_matches(row[name], value) for name, value in where.items())]
+    return [row for row in rows if all(matches(row[name], value) for name, value in where.items())]
 
 
-def select_known(entries: Iterable[Row], where: Mapping[str, Any]) -> list[Row]:
-    """As `select`, of entries that lack columns, such as runs without a row.
-
-    None at all where a wanted column is one that only a finished run has, such as its score.
-    """
-    wanted = {k: value for k, value in where.items() if k not in ("metric", "primary")}
-    every = list(entries)
-    known = set.intersection(*(set(entry) for entry in every)) if every else set()
-    return select(every, wanted) if set(wanted) <= known else []
+def matches(value: Any, wanted: Any) -> bool:
+    """Whether a field has the wanted value, or one of several; see `select`."""
+    if isinstance(wanted, list | tuple | set | frozenset):
+        return any(matches(value, one) for one in wanted)
+    if isinstance(wanted, str) and not isinstance(value, str):
+        text = "none" if value is None else _text(value)
+        return text.lower() == wanted.strip().lower()
+    return bool(value == wanted)
 
 
 def markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     """A GitHub-style pipe table of strings, with pipes and line ends inside cells made harmless."""
     lines = [header, ["---"] * len(header), *body]
     return "".join(f"| {' | '.join(_pipe_safe(text) for text in line)} |\n" for line in lines)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Row]) -> str:
+    """Rows of any columns as CSV, with every value as `write` shows it."""
+    lines = _Lines()
+    # The writer quotes what ends its lines, so that a return alone in a field is read back.
+    writer = csv.writer(lines, lineterminator="\r\n")
+    writer.writerow(header)
+    writer.writerows([_text(row[name]) for name in header] for row in rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+class _Lines(list[str]):
+    """What a CSV writer writes, a line an item."""
+
+    def write(self, line: str) -> None:
+        self.append(line)
 
 
 def _checked(rows: Iterable[Row]) -> list[Row]:
@@ -126,11 +143,7 @@ def _checked(rows: Iterable[Row]) -> list[Row]:
 
 
 def _csv(rows: Sequence[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_text(row[name]) for name in COLUMNS] for row in rows)
-    return text.getvalue().encode()
+    return csv_text(COLUMNS, rows).encode()
 
 
 def _json(rows: Sequence[Row]) -> bytes:
@@ -189,15 +202,6 @@ def _finite(value: Any) -> Any:
 
 def _pipe_safe(text: str) -> str:
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
-
-
-def _matches(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, list | tuple | set | frozenset):
-        return any(_matches(value, one) for one in wanted)
-    if isinstance(wanted, str) and not isinstance(value, str):
-        text = "none" if value is None else _text(value)
-        return text.lower() == wanted.strip().lower()
-    return bool(value == wanted)
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -81,11 +81,11 @@ def runs_of(rows: Iterable[Row], languages: Iterable[str], lacking: Iterable[Row
     wanted = set(languages)
     found: dict[tuple[Any, ...], dict[str, float | None]] = {}
     for row in sorted(rows, key=run_order):
-        run = (_order(row["draw"]), _order(row["seed"]))
-        found.setdefault(run, {})[str(row["target"])] = _score(row)
+        run = (value_order(row["draw"]), value_order(row["seed"]))
+        found.setdefault(run, {})[str(row["target"])] = score_of(row)
     for entry in lacking:
         if "seed" in entry:
-            run = (_order(entry.get("draw")), _order(entry["seed"]))
+            run = (value_order(entry.get("draw")), value_order(entry["seed"]))
             found.setdefault(run, {})[str(entry["target"])] = None
     values = []
     for run in sorted(found):
@@ -142,7 +142,7 @@ def summarize(
         if row["upper_bound"] and not {"regime", "upper_bound"} & set(by):
             continue
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
-    ordered = sorted(groups, key=lambda values: tuple(_order(value) for value in values))
+    ordered = sorted(groups, key=lambda values: tuple(value_order(value) for value in values))
     return [pool(per_cell(groups[key]), tuple(zip(by, key, strict=True))) for key in ordered]
 
 
@@ -163,19 +163,21 @@ def run_order(row: Row) -> tuple[Any, ...]:
         str(row["regime"]),
         class_rank(str(row["resource_class"])),
         str(row["target"]),
-        _order(row["draw"]),
-        _order(row["seed"]),
+        value_order(row["draw"]),
+        value_order(row["seed"]),
         str(row["evaluate_key"]),
     )
 
 
-def _order(value: Any) -> tuple[int, Any]:
+def value_order(value: Any) -> tuple[int, Any]:
+    """Sort key of the values of any column: none, then numbers, then names."""
     if value is None:
         return (0, 0)
     return (1, value) if isinstance(value, int | float) else (2, str(value))
 
 
-def _score(row: Row) -> float | None:
+def score_of(row: Row) -> float | None:
+    """The score of a row, or None where it does not exist."""
     value = row["score"]
     return None if value is None or math.isnan(value) else float(value)
 
@@ -198,7 +200,7 @@ def per_cell(rows: Iterable[Row]) -> list[Summary]:
 
 def one_cell(runs: Sequence[Row]) -> Summary:
     """Summary of the runs of one cell; of none at all, an absent cell."""
-    scored = [(score, row) for row in runs if (score := _score(row)) is not None]
+    scored = [(score, row) for row in runs if (score := score_of(row)) is not None]
     scores = tuple(score for score, _ in scored)
     mean = mean_of(scores) if scores else None
     sd = None

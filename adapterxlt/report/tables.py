@@ -13,11 +13,18 @@ from adapterxlt.report.summaries import UPPER_BOUND, Row, Summary, interval_of
 
 NO_SCORE = "–"
 BASELINE = "trivial answer"
+SPREAD_NOTE = (
+    "± is the sample standard deviation over runs (draws x seeds) of one language; under a mean "
+    "over languages, the root mean square of theirs. It is not an error bar."
+)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of strings: `groups` spans the header with (name, columns); `notes` go beneath."""
+    """A table of strings: `groups` spans the header with (name, columns); `notes` go beneath.
+
+    The first `left` columns are names, which stand to the left; numbers stand to the right.
+    """
 
     title: str
     groups: tuple[tuple[str, int], ...]
@@ -25,6 +32,7 @@ class Table:
     body: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     missing: int
+    left: int = 1
 
 
 def score_table(
@@ -78,8 +86,9 @@ def text_table(table: Table) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.header))]
     out = [table.title]
     for place, line in enumerate(lines):
-        padded = [line[0].ljust(widths[0])]
-        padded += [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
+        pairs = list(zip(line, widths, strict=True))
+        padded = [text.ljust(width) for text, width in pairs[: table.left]]
+        padded += [text.rjust(width) for text, width in pairs[table.left :]]
         out.append("  ".join(padded).rstrip())
         if place == 0:
             out.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
@@ -163,10 +172,7 @@ def notes(data: Pivot, *, spread: bool) -> tuple[str, ...]:
     out = []
     cells = [cell for line in data.lines for cell in line.cells]
     if spread and any(cell.sd is not None for cell in cells):
-        out.append(
-            "± is the sample standard deviation over runs (draws x seeds) of one language; under a "
-            "mean over languages, the root mean square of theirs. It is not an error bar."
-        )
+        out.append(SPREAD_NOTE)
     elif spread:
         out.append("No cell has more than one run, so no spread can be given.")
     if data.missing or data.empty:

@@ -18,8 +18,8 @@ from adapterxlt.run import study as study_module
 from adapterxlt.store.store import Store
 
 Call = Callable[..., Any]
-VERBS = ["new", "ls", "show", "validate", "plan", "run", "status", "report", "results", "predict"]
-VERBS += ["fsck", "doctor", "schema"]
+VERBS = ["new", "ls", "show", "validate", "plan", "run", "status", "report", "results", "compare"]
+VERBS += ["predict", "fsck", "doctor", "schema"]
 
 
 def test_help_shows_every_verb_in_the_order_of_use(call: Call) -> None:
@@ -264,6 +264,10 @@ def test_status_before_a_run(call: Call, study: list[str]) -> None:
         "cells": [0, 3],
         "stages": {"train": [0, 4], "evaluate": [0, 3]},
         "running": [],
+        "finished": [],
+        "failed": [],
+        "runs": [],
+        "left": None,
     }
     assert "cells     0 of 3" in call("status", *study).out
 
