@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from adapterxlt import __version__, cli_adapters
+from adapterxlt import __version__, cli_adapters, cli_results
 from adapterxlt.core.errors import AdapterXLTError, UsageError
 from adapterxlt.options import (
     RECIPE,
@@ -139,12 +139,15 @@ def run(
     kind: str,
     address: str | None,
     only: tuple[str, ...],
+    track: tuple[str, ...],
     out: Path | None,
     **given: Any,
 ) -> None:
     """Run a recipe. Running again is resuming; a finished study ends at once."""
-    from adapterxlt import console
+    from adapterxlt import console, watch
+    from adapterxlt.run import tracking
     from adapterxlt.run.pools import cores
+    from adapterxlt.run.scheduler import Several
 
     signal.signal(signal.SIGTERM, _terminated)
     # Of the processes of `accelerate launch`: which one it is, and how many there are.
@@ -153,6 +156,7 @@ def run(
         raise UsageError("--address is of a Ray cluster", hint="give --pool ray")
     if kind == "ray" and (workers == 0 or ranks > 1):
         raise UsageError("stages of --pool ray do not run in this process")
+    places = [tracking.place_of(text) for text in track]
     study = open_study(**given, num_proc=num_proc)
     needed = study.needed(only)
     study.fetch(num_proc=num_proc, only=only, listener=say)
@@ -176,7 +180,10 @@ def run(
             )
             stack.callback(pool.close)
             count = pool.workers
-        listener = stack.enter_context(console.progress(study, count, needed, quiet=rank > 0))
+        shown = stack.enter_context(watch.progress(study, count, needed, quiet=rank > 0))
+        trackers = [tracking.Tracker(place, study, say) for place in places if needed and not rank]
+        for tracker in trackers:
+            stack.callback(tracker.close)
         outcome = study.run(
             workers=count,
             threads=threads,
@@ -186,7 +193,7 @@ def run(
             num_proc=num_proc,
             cohort=cohort,
             only=only,
-            listener=listener,
+            listener=Several([shown, *trackers]),
             pool=pool,
         )
     if rank == 0 and not only:
@@ -210,12 +217,13 @@ def fetch(num_proc: int, **given: Any) -> None:
 
 @cli.command()
 @study_options
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-def status(as_json: bool, **given: Any) -> None:
-    """Show how far a study is, also while it runs elsewhere."""
-    from adapterxlt import console
+@click.option("--watch", is_flag=True, help="Every two seconds, until no run goes on or Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text; a line with --watch.")
+def status(as_json: bool, watch: bool, **given: Any) -> None:
+    """Show how far a study is and how long it will take, also while it runs elsewhere."""
+    from adapterxlt.watch import show_status
 
-    console.show_status(open_study(**given), as_json=as_json)
+    show_status(open_study(**given), as_json=as_json, watch=watch)
 
 
 @cli.command()
@@ -226,58 +234,8 @@ def report(out: Path | None, **given: Any) -> None:
     _deliver(open_study(**given), out)
 
 
-@cli.command()
-@study_options
-@click.option(
-    "--format",
-    "fmt",
-    type=click.Choice(["table", "csv", "json", "parquet"]),
-    default="table",
-    show_default=True,
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("--spread", is_flag=True, help="Standard deviations in the table.")
-@click.option("--interval", is_flag=True, help="95 % intervals over seeds and draws in the table.")
-@click.option("--cost", is_flag=True, help="Also a table of what the scores cost.")
-@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only these rows.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="A file, not stdout.")
-def results(
-    fmt: str,
-    as_json: bool,
-    spread: bool,
-    interval: bool,
-    cost: bool,
-    where: tuple[str, ...],
-    output: Path | None,
-    **given: Any,
-) -> None:
-    """Print the rows of a study."""
-    from adapterxlt import console
-    from adapterxlt.report import export
-    from adapterxlt.report.results import collect, missing
-
-    if spread and interval:
-        raise UsageError("--spread or --interval, not both")
-    study = open_study(**given)
-    wanted = dict(item.partition("=")[::2] for item in where)
-    try:
-        rows = export.select(collect(study), wanted)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    fmt = "json" if as_json else fmt
-    if fmt == "table":
-        console.show_tables(
-            rows,
-            spread=spread,
-            interval=interval,
-            cost=cost,
-            missing=export.select_known(missing(study), wanted),
-            regimes=[regime.name for regime in study.recipe.regime_list],
-        )
-    elif output is None and fmt == "parquet":
-        raise UsageError("Parquet is binary", hint="give --output FILE")
-    else:
-        export.write(rows, fmt, output if output is not None else sys.stdout)
+for verb in cli_results.VERBS:
+    cli.add_command(verb)
 
 
 @cli.command()

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from adapterxlt.core import cost
-from adapterxlt.run.scheduler import Outcome, Silent
+from adapterxlt.run.scheduler import Outcome
 from adapterxlt.run.study import Study
-from adapterxlt.store.files import read_json
 
 #: More stages than this are counted by kind unless --all is given.
 MANY = 400
@@ -36,9 +32,14 @@ def show_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         return
     if not rows:
         return
+    click.echo(aligned(rows))
+
+
+def aligned(rows: Sequence[dict[str, Any]]) -> str:
+    """Lines of aligned columns, below their names; there is a row."""
     header = list(rows[0])
     body = [["" if row[name] is None else _plain(row[name]) for name in header] for row in rows]
-    _columns([header, *body])
+    return _columns([header, *body])
 
 
 def show_tables(
@@ -107,9 +108,9 @@ def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
         shown = [
             {
                 **row,
-                "tokens": _si(row["tokens"]),
-                "parameters": _si(row["parameters"]),
-                "flops": _si(row["flops"]),
+                "tokens": si(row["tokens"]),
+                "parameters": si(row["parameters"]),
+                "flops": si(row["flops"]),
             }
             for row in _stages(study, states)
         ]
@@ -117,7 +118,7 @@ def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
     click.echo(
         "\n{cells} cells need {uses} stages, {stages} distinct; {cached} cached, {needed} to run.\n"
         "Estimated: {flops} operations, {time} on one process (from {origin}).".format(
-            **{**totals, "flops": _si(totals["flops"]), "time": duration(totals["seconds"])}
+            **{**totals, "flops": si(totals["flops"]), "time": duration(totals["seconds"])}
         )
     )
 
@@ -178,33 +179,6 @@ def _totals(study: Study, done: set[str], needed: Sequence[str]) -> dict[str, An
     }
 
 
-def show_status(study: Study, *, as_json: bool) -> None:
-    """Counts of stages by kind and state, and what is running now."""
-    plan, done = study.plan, study.done()
-    counts: dict[str, list[int]] = {}
-    for key, stage in plan.stages.items():
-        at = counts.setdefault(stage.kind, [0, 0])
-        at[0] += key in done
-        at[1] += 1
-    running = []
-    for key in plan.stages:
-        note = read_json(study.store.work(key) / "progress.json") if key not in done else None
-        if note is not None:
-            age = time.time() - note["time"]
-            running.append({**note, "key": key[:12], "age": round(age, 1)})
-    cells = sum(key in done for key in plan.cells.values())
-    if as_json:
-        show_json({"cells": [cells, len(plan.cells)], "stages": counts, "running": running})
-        return
-    click.echo(f"cells     {cells} of {len(plan.cells)}")
-    for kind, (have, all_of) in counts.items():
-        click.echo(f"{kind:9} {have} of {all_of}")
-    for note in running:
-        word = "running" if note["age"] < 60 else "stopped"
-        loss = f", loss {note['loss']:.3f}" if note["loss"] is not None else ""
-        click.echo(f"{word}: {note['label']}, step {note['step']} of {note['steps']}{loss}")
-
-
 def show_failures(study: Study, outcome: Outcome) -> None:
     for key, reason in outcome.failed.items():
         click.echo(f"failed: {study.plan.labels[key]} ({key[:12]}): {reason}", err=True)
@@ -241,103 +215,6 @@ def show_doctor(store: str | None) -> None:
     show_rows(rows, as_json=False)
 
 
-@contextmanager
-def progress(
-    study: Study, workers: int, needed: Sequence[str], *, quiet: bool = False
-) -> Iterator[Silent]:
-    """A listener that shows stages done, steps, loss and time left, on a terminal or in a log."""
-    if quiet:
-        yield Silent()
-        return
-    if not needed:
-        click.echo("nothing to run: every stage is in the store", err=True)
-        yield Silent()
-        return
-    click.echo(
-        f"{study.recipe.name}: {len(needed)} of {len(study.plan.stages)} stages to run, "
-        f"{workers or 1} at once",
-        err=True,
-    )
-    display = _Display(study, needed, max(1, workers))
-    if not sys.stderr.isatty():
-        yield display
-        return
-    from rich.console import Console
-    from rich.live import Live
-
-    with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as live:
-        display.live = live
-        yield display
-
-
-class _Display(Silent):
-    """Counts, estimates and prints; in a log one line a stage, on a terminal a live block."""
-
-    def __init__(self, study: Study, needed: Sequence[str], workers: int) -> None:
-        self.study, self.total, self.workers = study, len(needed), workers
-        self.live: Any = None
-        self.finished_count = 0
-        self.estimate = {key: study.speed.seconds(study.work(key)) for key in needed}
-        self.spent: dict[str, float] = {}
-        self.starts: dict[str, float] = {}
-
-    def started(self, key: str) -> None:
-        self.starts[key] = time.monotonic()
-
-    def finished(self, key: str, error: Exception | None) -> None:
-        self.finished_count += 1
-        seconds = time.monotonic() - self.starts.pop(key)
-        self.spent[key] = seconds
-        record = self.study.store.read(key) if error is None else None
-        facts = record.facts if record is not None else {}
-        text = f"loss {facts['final_loss']:.3f}" if "final_loss" in facts else ""
-        if "metrics" in facts:
-            task = self.study.plan.stages[key].params["data"]["task"]
-            name = self.study.recipe.task(task).primary
-            text = f"{name} {100 * facts['metrics'][name]['score']:.1f}"
-        if "chosen" in facts:
-            text = f"snapshot {facts['chosen']} of {len(facts['scores'])}"
-        if error is not None:
-            text = f"FAILED: {error}"
-        left = f"left ~{duration(self.left())}"
-        width = len(str(self.total))
-        line = (
-            f"[{self.finished_count:{width}}/{self.total}] {self.study.plan.labels[key]}"
-            f"  {text}  {seconds:.1f} s  {left}"
-        )
-        if self.live is not None:
-            self.live.console.print(line, markup=False, highlight=False)
-        else:
-            click.echo(line, err=True)
-
-    def left(self) -> float:
-        """Seconds left: estimates of what is to come, scaled by how the past ones turned out."""
-        past = sum(self.estimate[key] for key in self.spent)
-        factor = sum(self.spent.values()) / past if past else 1.0
-        now = time.monotonic()
-        rest = 0.0
-        for key, seconds in self.estimate.items():
-            if key not in self.spent:
-                run = now - self.starts[key] if key in self.starts else 0.0
-                rest += max(0.0, seconds * factor - run)
-        return rest / self.workers
-
-    def tick(self, running: list[str]) -> None:
-        if self.live is None:
-            return
-        lines = [
-            f"{self.finished_count} of {self.total} stages done, left ~{duration(self.left())}"
-        ]
-        for key in running:
-            note = read_json(self.study.store.work(key) / "progress.json") or {}
-            loss = f", loss {note['loss']:.3f}" if note.get("loss") is not None else ""
-            steps = f" step {note['step']}/{note['steps']}" if note.get("step") else " starting"
-            lines.append(f"  {self.study.plan.labels[key]}:{steps}{loss}")
-        from rich.text import Text
-
-        self.live.update(Text("\n".join(lines)))
-
-
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
     if seconds < 90:
@@ -347,7 +224,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _si(value: float) -> str:
+def si(value: float) -> str:
+    """A number with three digits and a letter for its thousands."""
     for power, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= power:
             return f"{value / power:.3g}{unit}"
@@ -359,10 +237,10 @@ def _plain(value: Any) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
-def _columns(lines: Sequence[Sequence[str]]) -> None:
+def _columns(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     out = []
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         out.append("  ".join(cells).rstrip())
-    click.echo("\n".join(out))
+    return "\n".join(out)

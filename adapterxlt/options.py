@@ -31,6 +31,12 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--out", type=click.Path(path_type=Path), help="Folder of results. [results/NAME]"
         ),
         click.option(
+            "--track",
+            multiple=True,
+            metavar="WHERE",
+            help="Losses and scores also to tensorboard[:FOLDER] or wandb[:PROJECT].",
+        ),
+        click.option(
             "--only",
             multiple=True,
             metavar="KEY",

@@ -15,6 +15,7 @@ from adapterxlt import lab
 from adapterxlt.core import languages, yamlio
 from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.adoption import ANY
+from adapterxlt.core.claims import builtin_claims
 from adapterxlt.core.errors import Fault, did_you_mean
 from adapterxlt.core.methods import METHODS, clash
 from adapterxlt.core.regimes import LANGUAGE_WORDS, TASK_WORDS, Phase, Regime, builtin_regimes
@@ -162,6 +163,24 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
                     yield fault(f"unknown language {name!r}", hint, *place)
     yield from _spec_faults(specs, fault)
     yield from _regime_faults(recipe, fault)
+    yield from _claim_faults(recipe, fault)
+
+
+def _claim_faults(recipe: Recipe, fault: Any) -> Iterable[Fault]:
+    """Claims and regimes in them that nobody knows; one that this study lacks is not measured."""
+    own = [entry.name if isinstance(entry, Regime) else entry for entry in recipe.regimes]
+    regimes = [*own, *builtin_regimes()]
+    for i, entry in enumerate(recipe.claims):
+        if isinstance(entry, str):
+            if entry not in builtin_claims():
+                hint = did_you_mean(entry, builtin_claims())
+                yield fault(f"unknown claim {entry!r}", hint, "claims", i)
+            continue
+        for j, part in enumerate(entry.parts):
+            for name in (*part.regime, *(part.than or ())):
+                if name not in regimes:
+                    what = f"claim {entry.name!r}: unknown regime {name!r}"
+                    yield fault(what, did_you_mean(name, regimes), "claims", i, "parts", j)
 
 
 def _targets(recipe: Recipe) -> Iterable[tuple[tuple[str | int, ...], str]]:

@@ -131,6 +131,19 @@ def resource_class(code: str, scheme: str = "joshi") -> str:
     return _wikipedia_group(language.wikipedia_articles)
 
 
+def distance(code: str, other: str) -> int:
+    """How far apart two languages are, by rule: one step for another branch of a family, two for
+    another family, one more for another script. 0 to 3.
+
+    Raises:
+        UnknownLanguage: nothing in the table has that code.
+    """
+    one, two = get(code), get(other)
+    families = [language.family.partition(":")[0] for language in (one, two)]
+    steps = 2 if families[0] != families[1] else int(one.family != two.family)
+    return steps + int(one.script != two.script)
+
+
 def _joshi_group(joshi: int | None) -> str:
     if joshi is None:
         return "unknown"

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from adapterxlt.core import yamlio
 from adapterxlt.core.checks import schema_faults, semantic_faults
-from adapterxlt.core.errors import Fault, RecipeError, UsageError
+from adapterxlt.core.claims import Claim, builtin_claims
+from adapterxlt.core.errors import Fault, RecipeError, UsageError, did_you_mean
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.regimes import Regime
 
@@ -114,7 +115,8 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> LoadedR
         value = _override(value, override)
         key = override.partition("=")[0].removesuffix("+").split(".")
         document.overridden[tuple(key)] = override
-    value, faults = _read_regime_files(value, document)
+    value = _read_files(value, document)
+    faults: list[Fault] = []
     try:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
@@ -175,34 +177,55 @@ def _default_list(path: list[str]) -> list[Any]:
     return list(field.default) if field is not None and isinstance(field.default, tuple) else []
 
 
-def _read_regime_files(
-    value: dict[str, Any], document: yamlio.Document
-) -> tuple[dict[str, Any], list[Fault]]:
-    """Entries of `regimes` that are paths are replaced by what the file says."""
-    entries = value.get("regimes")
-    if not isinstance(entries, list):
-        return value, []
+def _read_files(value: dict[str, Any], document: yamlio.Document) -> dict[str, Any]:
+    """Entries of `regimes` and `claims` that are paths are replaced by what the file says."""
     faults: list[Fault] = []
-    read: list[Any] = []
-    for i, entry in enumerate(entries):
-        read.append(entry)
-        if not isinstance(entry, str) or not entry.endswith((".yaml", ".yml")):
+    read: dict[str, list[Any]] = {}
+    for field, model in (("regimes", Regime), ("claims", Claim)):
+        entries = value.get(field)
+        if not isinstance(entries, list):
             continue
-        path = FilePath(document.name).parent / entry
-        try:
-            inner = yamlio.parse(path.read_text(encoding="utf-8"), str(path))
-            Regime.model_validate(inner.value)
-            read[i] = inner.value
-        except (OSError, UnicodeDecodeError) as error:
-            where = document.where(("regimes", i))
-            faults.append(Fault(f"regime file {entry!r} cannot be read ({error})", where))
-        except RecipeError as error:
-            faults += error.faults
-        except ValidationError as error:
-            faults += schema_faults(error.errors(), inner, Regime)
+        read[field] = list(entries)
+        for i, entry in enumerate(entries):
+            if not isinstance(entry, str) or not entry.endswith((".yaml", ".yml")):
+                continue
+            path = FilePath(document.name).parent / entry
+            try:
+                inner = yamlio.parse(path.read_text(encoding="utf-8"), str(path))
+                model.model_validate(inner.value)
+                read[field][i] = inner.value
+            except (OSError, UnicodeDecodeError) as error:
+                where = document.where((field, i))
+                what = f"{field.removesuffix('s')} file {entry!r} cannot be read ({error})"
+                faults.append(Fault(what, where))
+            except RecipeError as error:
+                faults += error.faults
+            except ValidationError as error:
+                faults += schema_faults(error.errors(), inner, model)
     if faults:
         raise RecipeError(_in_order(faults))
-    return {**value, "regimes": read}, faults
+    return {**value, **read}
+
+
+def read_claim(name: str) -> Claim:
+    """A shipped claim by name, or one of a file (*.yaml).
+
+    Raises:
+        UsageError: nothing is called so, or the file cannot be read.
+        RecipeError: the file is no claim; with every fault found.
+    """
+    if not name.endswith((".yaml", ".yml")):
+        if name not in builtin_claims():
+            raise UsageError(f"no claim {name!r}", hint=did_you_mean(name, builtin_claims()))
+        return builtin_claims()[name]
+    try:
+        document = yamlio.parse(FilePath(name).read_text(encoding="utf-8"), name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read: {error}", where=name) from None
+    try:
+        return Claim.model_validate(document.value)
+    except ValidationError as error:
+        raise RecipeError(_in_order(schema_faults(error.errors(), document, Claim))) from None
 
 
 def _in_order(faults: Iterable[Fault]) -> list[Fault]:

@@ -21,6 +21,7 @@ from adapterxlt import lab
 from adapterxlt.core import languages
 from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.adoption import ANY, Adopt, as_entry, short_schema
+from adapterxlt.core.claims import Claim, builtin_claims
 from adapterxlt.core.regimes import Phase, Regime, builtin_regimes, tuples
 from adapterxlt.core.specs import BASE_BUDGET, Budget, Closed, Shortcuts
 from adapterxlt.core.tasks import PLACE_FIELDS, TASKS, Place, Task
@@ -29,6 +30,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RegimeEntry = Annotated[
     Annotated[str, Tag("<name>")] | Annotated[Regime, Tag("<regime>")],
     Discriminator(lambda value: "<name>" if isinstance(value, str) else "<regime>"),
+]
+ClaimEntry = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[Claim, Tag("<claim>")],
+    Discriminator(lambda value: "<name>" if isinstance(value, str) else "<claim>"),
 ]
 Classes = Annotated[
     Annotated[Literal["joshi", "cc100", "wikipedia"], Tag("<scheme>")]
@@ -193,8 +198,11 @@ class Recipe(Closed):
     """Sub-words per sequence; longer tagging rows are split, longer texts cut."""
     precision: Literal["fp32", "bf16"] = "fp32"
     shortcuts: Shortcuts = Shortcuts()
+    claims: tuple[ClaimEntry, ...] = ()
+    """What the report gives verdicts on, the first as its answer: names of shipped claims, paths of
+    claim files (*.yaml), or claims written out. When left out, all shipped ones that apply."""
 
-    @field_validator("tasks", "regimes", "shots", "draws", "seeds", mode="before")
+    @field_validator("tasks", "regimes", "shots", "draws", "seeds", "claims", mode="before")
     @classmethod
     def _sequence(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -227,6 +235,14 @@ class Recipe(Closed):
     def regime_list(self) -> tuple[Regime, ...]:
         """The regimes in full, in the recipe's order; names are resolved when it is loaded."""
         return tuple(r if isinstance(r, Regime) else builtin_regimes()[r] for r in self.regimes)
+
+    @property
+    def claim_list(self) -> tuple[Claim, ...]:
+        """The claims in full, in the recipe's order; of shipped ones, all that apply."""
+        if self.claims:
+            return tuple(c if isinstance(c, Claim) else builtin_claims()[c] for c in self.claims)
+        regimes = [regime.name for regime in self.regime_list]
+        return tuple(c for c in builtin_claims().values() if c.applies(regimes))
 
     def task(self, name: str) -> Task:
         """The task of a name: the recipe's own or the shipped one; labels may be left to its data.
@@ -280,6 +296,13 @@ class Recipe(Closed):
         if language in lab.LANGUAGES:
             return lab.LANGUAGES[language].resource
         return languages.resource_class(language, self.classes)
+
+    def distance_of(self, language: str) -> int | None:
+        """Steps from the source: of the laboratory's languages as they were made, of others by the
+        rule of `languages.distance`; None between the two."""
+        if language in lab.LANGUAGES:
+            return lab.steps(language, self.source)
+        return None if self.source in lab.LANGUAGES else languages.distance(self.source, language)
 
     def members(self, word: str, task: str, target: str) -> tuple[str, ...]:
         """Languages that a word of a phase stands for, for a task and the cell's target."""

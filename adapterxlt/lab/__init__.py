@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapterxlt.lab.languages import LANGUAGES, SOURCE, LabLanguage
+from adapterxlt.lab.languages import LANGUAGES, SOURCE, LabLanguage, steps
 from adapterxlt.lab.tasks import SPLITS, TASKS, rows, size
 from adapterxlt.lab.texts import STOP, parallel, text
 
@@ -47,5 +47,6 @@ __all__ = [
     "parallel",
     "rows",
     "size",
+    "steps",
     "text",
 ]

@@ -46,6 +46,13 @@ _TABLE = (
 LANGUAGES: MappingProxyType[str, LabLanguage] = MappingProxyType({row.code: row for row in _TABLE})
 
 
+def steps(code: str, source: str) -> int | None:
+    """Steps of distance, 0 to 3; None from another source than the lab's. KeyError as `number`."""
+    if source != SOURCE:
+        return None
+    return ("source", "near", "mid", "far").index(LANGUAGES[code].distance)
+
+
 def number(code: str) -> int:
     """Place of a language in the table, 0 for the source; KeyError for an unknown code."""
     return [row.code for row in _TABLE].index(LANGUAGES[code].code)

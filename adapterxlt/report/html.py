@@ -1,19 +1,34 @@
 """The report: one self-contained page, a pure function of result rows and a description of a study.
 
-It never makes a request, runs a script, asks the clock or draws a random number, and it escapes
-every foreign string; the same rows in any order give the same bytes.
+It never makes a request, asks the clock or draws a random number, is whole without its one script,
+and escapes every foreign string; the same rows in any order give the same bytes.
 The verb `report` calls `build` and writes the page to a file.
 """
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from adapterxlt.report import benchmarks, overviews, plots, summaries, svg, tables
+from adapterxlt.core.claims import Claim
+from adapterxlt.report import (
+    benchmarks,
+    comparisons,
+    effect_plots,
+    overviews,
+    plots,
+    summaries,
+    svg,
+    tables,
+)
+from adapterxlt.report.claims import judge_all
+from adapterxlt.report.claims_view import claims_view
+from adapterxlt.report.flow import flow_of
 from adapterxlt.report.headlines import headline, overall, spread_words
 from adapterxlt.report.pivots import Pivot, pivot
 from adapterxlt.report.sharing import STATES, TRAININGS, sharing, tells_runs, total
@@ -63,6 +78,7 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
     lab = bool(study["lab"]) or any(row["lab"] for row in rows)
     tasks: list[dict[str, Any]] = []
     for number, task in enumerate(sorted({str(row["task"]) for row in rows}), start=1):
+        scored = _scored(rows, task)
         data = pivot(rows, task, missing=study["missing"], regimes=regimes)
         data = replace(data, lab=lab)
         names = sorted({str(row["metric"]) for row in rows if row["task"] == task} - {data.metric})
@@ -74,6 +90,7 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
             plots.shots_picture(data, f"f{number}a"),
             plots.heat_picture(data, f"f{number}b"),
             plots.spread_picture(data, f"f{number}c"),
+            effect_plots.cost_picture(data, rows, f"f{number}d"),
         ]
         cost = overviews.cost_table(rows, task, missing=study["missing"], regimes=regimes)
         tasks.append(
@@ -83,6 +100,8 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
                 "pictures": [p for p in drawn if p],
                 "intervals": _intervals(data),
                 "cost": _plain(cost),
+                "beside": _beside(task, scored, regimes, f"f{number}e", lab),
+                "spread": _plain_or_none(comparisons.spread_table(task, scored, regimes)),
             }
         )
     benchmark = benchmarks.benchmark_table(rows, missing=study["missing"], regimes=regimes)
@@ -92,11 +111,17 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
         (k["kind"], (k["needed"], k["distinct"], sum(k["states"][name] for name in ready)))
         for k in kinds
     ]
+    several = len(tasks) > 1
     return {
         "lab": lab,
+        "verdicts": judge_all([Claim.model_validate(c) for c in study.get("claims") or ()], rows),
         "tasks": tasks,
+        "beside": _beside("mean over tasks", _scored(rows), regimes, "fe", lab)
+        if several
+        else None,
+        "flow_picture": effect_plots.flow_picture(flow_of(study["stages"]), "ff", lab),
         "over_tasks": _plain(overviews.tasks_table([task["data"] for task in tasks]))
-        if len(tasks) > 1
+        if several
         else None,
         "benchmark": _plain(benchmark) if benchmark else None,
         "bounds": {str(r["regime"]) for r in [*rows, *study["missing"]] if r.get("upper_bound")}
@@ -106,6 +131,37 @@ def _parts(rows: Sequence[Row], study: Study) -> dict[str, Any]:
         if bars
         else None,
     }
+
+
+def _scored(rows: Sequence[Row], task: str | None = None) -> list[Row]:
+    """Rows of targets and of each task's primary metric."""
+    return [
+        row
+        for row in rows
+        if row["primary"] and row["role"] != "source" and task in (None, row["task"])
+    ]
+
+
+def _beside(
+    name: str, rows: Sequence[Row], regimes: Sequence[str], prefix: str, lab: bool
+) -> dict[str, Any] | None:
+    """Every regime beside the first one: picture and table; None where there is no other."""
+    first, found = comparisons.reference(rows, regimes), comparisons.compare(rows, regimes)
+    if not found:
+        return None
+    title = f"{name}: differences to {first}"
+    return {
+        "table": _plain(comparisons.comparison_table(title, found, first)),
+        "picture": effect_plots.forest_picture(name, found, first, prefix, lab),
+    }
+
+
+def _shown(beside: dict[str, Any] | None, detail: Detail) -> dict[str, Any] | None:
+    return beside if beside is None or detail.pictures else beside | {"picture": None}
+
+
+def _plain_or_none(table: tables.Table | None) -> dict[str, Any] | None:
+    return None if table is None else _plain(table)
 
 
 def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail: Detail) -> str:
@@ -129,13 +185,19 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
             "pictures": task["pictures"] if detail.pictures else [],
             "intervals": task["intervals"],
             "cost": task["cost"],
+            "beside": _shown(task["beside"], detail),
+            "spread": task["spread"],
         }
         for task in parts["tasks"]
     ]
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     css = css.replace("/*light*/", svg.palette_css(0)).replace("/*dark*/", svg.palette_css(1))
     return environment.get_template("page.html.j2").render(
         css=Markup(css),
+        script=Markup(script),
+        # The policy lets this script run and no other.
+        script_digest=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
         study=study,
         precision=study.get("precision"),
         shortcuts=study.get("shortcuts") or (),
@@ -147,10 +209,14 @@ def _render(rows: Sequence[Row], study: Study, parts: Mapping[str, Any], detail:
         lab=parts["lab"],
         row_count=len(rows),
         row_limit=ROW_LIMIT,
+        claims=claims_view(parts["verdicts"], anchors),
+        asked=bool(study.get("asked")),
         headlines=[headline(task["data"]) for task in parts["tasks"]],
         spread_words=spread_words(rows),
         tasks=tasks,
         over_tasks=parts["over_tasks"],
+        beside=_shown(parts["beside"], detail),
+        flow_picture=parts["flow_picture"] if detail.pictures else None,
         benchmark=parts["benchmark"],
         bounds=parts["bounds"],
         upper_bound=UPPER_BOUND,

@@ -37,14 +37,10 @@ def cost_table(
     kept = [row for row in rows if row["task"] == task]
     data = pivot(kept, task, missing=missing, regimes=regimes)
     place = next(i for i, column in enumerate(data.columns) if column.kind == "overall")
-    behind: dict[tuple[str, str, int], list[Row]] = {}
-    for row in kept:
-        if row["metric"] == data.metric and row["role"] != "source":
-            key = (str(row["regime"]), str(row["source"]), int(row["shots"]))
-            behind.setdefault(key, []).append(row)
+    spent = behind(kept, data)
     body = []
     for line in data.lines:
-        those = behind.get((line.regime, line.source, line.shots), [])
+        those = spent.get((line.regime, line.source, line.shots), [])
         costs = [_cost(those, name, scale, text) for _, name, scale, text in _COSTS]
         body.append((line.label, str(line.shots), score_text(line.cells[place]), *costs))
     notes = [COST_NOTE, ESTIMATE_NOTE]
@@ -60,6 +56,16 @@ def cost_table(
         notes=(*notes, *bound_notes(data.lines)),
         missing=data.missing,
     )
+
+
+def behind(rows: Iterable[Row], data: Pivot) -> dict[tuple[str, str, int], list[Row]]:
+    """The rows behind the mean over targets of each line of a pivot: regime, source, shots."""
+    found: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        if (row["task"], row["metric"]) == (data.task, data.metric) and row["role"] != "source":
+            key = (str(row["regime"]), str(row["source"]), int(row["shots"]))
+            found.setdefault(key, []).append(row)
+    return found
 
 
 def tasks_table(pivots: Sequence[Pivot]) -> Table:

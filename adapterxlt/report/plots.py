@@ -48,8 +48,8 @@ def shots_picture(data: Pivot, prefix: str) -> Picture:
             ax.set_xlim(-0.4, len(ticks) - 0.6)
             ax.set_xlabel("shots")
             if place % 3 == 0:
-                ax.set_ylabel(f"{_short(data.metric)} x 100")
-        _legend(figure, axes)
+                ax.set_ylabel(f"{short(data.metric)} x 100")
+        legend(figure, axes)
 
     rows = -(-len(panels) // 3)
     height = 2.9 * rows + 0.25 * (-(-len(names) // 3)) + 0.2
@@ -82,8 +82,8 @@ def heat_picture(data: Pivot, prefix: str) -> Picture:
             ax.set_xlim(-0.5, len(shown) - 0.5)
             ax.set_ylim(len(block) - 0.5, -0.5)
             ax.set_title(_shots_name(block[0].shots), loc="left")
-            ax.set_yticks(range(len(block)), [_short(line.label) for line in block])
-            ax.set_xticks(range(len(shown)), [_short(column_name(data.columns[i])) for i in shown])
+            ax.set_yticks(range(len(block)), [short(line.label) for line in block])
+            ax.set_xticks(range(len(shown)), [short(column_name(data.columns[i])) for i in shown])
             ax.tick_params(length=0)
             ax.grid(False)
             ax.spines[:].set_visible(False)
@@ -122,10 +122,10 @@ def spread_picture(data: Pivot, prefix: str) -> Picture | None:
             ax.grid(visible=False, axis="y", which="major")
             ax.tick_params(axis="y", which="minor", length=0)
             ax.set_title(_shots_name(number))
-            ax.set_yticks(range(len(shown)), [_short(data.columns[i].name) for i in shown])
+            ax.set_yticks(range(len(shown)), [short(data.columns[i].name) for i in shown])
             ax.set_ylim(len(shown) - 0.4, -0.6)
-            ax.set_xlabel(f"{_short(data.metric)} x 100")
-        _legend(figure, axes)
+            ax.set_xlabel(f"{short(data.metric)} x 100")
+        legend(figure, axes)
 
     rows = -(-len(shots) // 3)
     tall = rows * (0.9 + len(shown) * max(0.3, 0.08 * densest)) + 0.25 * (-(-len(names) // 3))
@@ -149,7 +149,7 @@ def sharing_picture(
         for rank, label in enumerate(labels):
             values = [counts[rank] for _, counts in kinds]
             heights = [place + 0.27 * (rank - 1) for place in range(len(kinds))]
-            ax.barh(heights, values, height=0.24, color=_colour(rank), label=label)
+            ax.barh(heights, values, height=0.24, color=colour(rank), label=label)
             for y, value in zip(heights, values, strict=True):
                 ax.text(value + 0.01 * most, y, f"{value:,}", va="center", fontsize=8)
         ax.set_yticks(range(len(kinds)), [kind for kind, _ in kinds])
@@ -157,7 +157,7 @@ def sharing_picture(
         ax.set_xlim(0, 1.1 * max(most, 1))
         ax.set_xlabel("stages")
         ax.grid(False, axis="y")
-        _legend(figure, [ax])
+        legend(figure, [ax])
 
     caption = (
         "Stages of each kind: as many as the result cells ask for, as many as are distinct, and "
@@ -190,7 +190,7 @@ def _curve(ax: Any, lines: Sequence[Line], column: int, rank: int, ticks: Sequen
     known = [entry for entry in known if entry[1].mean is not None]
     if not known:
         return
-    colour = _colour(rank)
+    tint = colour(rank)
     xs = [x for x, _, _ in known]
     means = [100 * (cell.mean or 0.0) for _, cell, _ in known]
     sds = [100 * (cell.sd or 0.0) for _, cell, _ in known]
@@ -200,11 +200,11 @@ def _curve(ax: Any, lines: Sequence[Line], column: int, rank: int, ticks: Sequen
     lower = [mean - sd for mean, sd in zip(means, sds, strict=True)]
     upper = [mean + sd for mean, sd in zip(means, sds, strict=True)]
     if len(xs) > 1:
-        ax.fill_between(xs, lower, upper, color=colour, alpha=0.14, linewidth=0)
+        ax.fill_between(xs, lower, upper, color=tint, alpha=0.14, linewidth=0)
     else:
-        ax.vlines(xs, lower, upper, color=colour, linewidth=1.2)
+        ax.vlines(xs, lower, upper, color=tint, linewidth=1.2)
         if xs == [0] and ticks[0] == 0 and len(ticks) > 1 and not first.upper_bound:
-            ax.axhline(means[0], color=colour, linewidth=0.7, linestyle=(0, (4, 4)), alpha=0.7)
+            ax.axhline(means[0], color=tint, linewidth=0.7, linestyle=(0, (4, 4)), alpha=0.7)
 
 
 def _dots(ax: Any, cells: Sequence[Summary], dodge: float, rank: int, line: Line) -> None:
@@ -218,7 +218,7 @@ def _dots(ax: Any, cells: Sequence[Summary], dodge: float, rank: int, line: Line
 
 def _looks(rank: int, line: Line) -> dict[str, Any]:
     """Colour and marker of a regime; an upper bound's marker is hollow."""
-    looks: dict[str, Any] = {"color": _colour(rank), "marker": MARKERS[rank % len(MARKERS)]}
+    looks: dict[str, Any] = {"color": colour(rank), "marker": MARKERS[rank % len(MARKERS)]}
     return looks | ({"markerfacecolor": "none"} if line.upper_bound else {})
 
 
@@ -258,13 +258,14 @@ def _grid(figure: Any, count: int, *, sharex: bool = False) -> list[Any]:
     return axes[:count]
 
 
-def _legend(figure: Any, axes: Sequence[Any]) -> None:
+def legend(figure: Any, axes: Sequence[Any]) -> None:
+    """One legend for all axes, beneath them."""
     found: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if found:
-        names = [_short(label) for label in found]
+        names = [short(label) for label in found]
         figure.legend(list(found.values()), names, loc="outside lower left", ncols=3)
 
 
@@ -277,18 +278,20 @@ def _shots(data: Pivot) -> list[int]:
     return list(dict.fromkeys(line.shots for line in data.lines))
 
 
-def _colour(rank: int) -> str:
+def colour(rank: int) -> str:
+    """The stand-in of a series colour; see `report.svg`."""
     return f"#0a0b0{rank % len(svg.SERIES)}"
 
 
 def _panel_name(column: Column) -> str:
-    return "all targets" if column.kind == "overall" else f"class {_short(column.name)}"
+    return "all targets" if column.kind == "overall" else f"class {short(column.name)}"
 
 
-def _short(name: str) -> str:
+def short(name: str, most: int = 36) -> str:
     """A name cut in its middle, so that a long one leaves room to draw and keeps "upper bound"."""
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-    return shown if len(shown) <= 36 else f"{shown[:17]}…{shown[-18:]}"
+    half = most // 2
+    return shown if len(shown) <= most else f"{shown[: half - 1]}…{shown[-half:]}"
 
 
 def _shots_name(shots: int) -> str:

@@ -49,6 +49,7 @@ def collect(study: Study, wanted: Callable[[Cell], bool] | None = None) -> list[
                     "target": cell.target,
                     "role": cell.role,
                     "resource_class": _class(study, cell),
+                    "distance": recipe.distance_of(cell.target),
                     "shots": cell.shots,
                     "draw": cell.draw,
                     "seed": cell.seed,
@@ -117,6 +118,8 @@ def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
             {
                 "key": key,
                 "kind": _kind(stage),
+                "group": _group(study, key),
+                "inputs": list(stage.inputs.values()),
                 "label": plan.labels[key],
                 "state": state,
                 "cells": plan.sharing[key],
@@ -157,6 +160,8 @@ def describe(study: Study, outcome: Outcome | None = None) -> dict[str, Any]:
         "lab": recipe.is_lab or any(recipe.task(task).lab for task in recipe.tasks),
         "precision": recipe.precision,
         "shortcuts": recipe.shortcuts.said(),
+        "asked": bool(recipe.claims),
+        "claims": [claim.model_dump(mode="json") for claim in recipe.claim_list],
     }
 
 
@@ -168,6 +173,21 @@ def _kind(stage: Any) -> str:
     if stage.kind == "train":
         return "language adapter" if stage.params["objective"] == "mlm" else "task adapter"
     return str(stage.kind)
+
+
+def _group(study: Study, key: str) -> str:
+    """What a stage's picture calls it: its label without languages, shots, draws and seeds."""
+    stage = study.plan.stages[key]
+    kind = _kind(stage)
+    if kind != "task adapter":
+        return kind
+    label = study.plan.labels[key]
+    places = [
+        at
+        for task in (*study.recipe.tasks, *study.recipe.intermediate)
+        if (at := label.find(f" {task} ")) > 0
+    ]
+    return label[: min(places)] if places else label.partition(",")[0]
 
 
 def _data(study: Study) -> list[dict[str, Any]]:

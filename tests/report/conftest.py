@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from adapterxlt.core.claims import builtin_claims
+
 Row = dict[str, Any]
 Study = dict[str, Any]
 
@@ -45,6 +47,7 @@ def one_row(**changes: Any) -> Row:
         "target": "lab-ava",
         "role": "target",
         "resource_class": "high",
+        "distance": 1,
         "shots": 10,
         "draw": 0,
         "seed": 0,
@@ -110,6 +113,8 @@ def make_study(rows: Sequence[Row], **changes: Any) -> Study:
         _stage("adopt", "backbone lab-tiny", key_of("adopt"), 120, "cached", 0),
         _stage("pretrain", "language adapter lab-src", key_of("pre"), 120, "cached", 300),
     ]
+    stages[1]["inputs"] = [stages[0]["key"]]
+    trained = {row["evaluate_key"]: row["train_key"] for row in rows}
     for kind, column in (("train", "train_key"), ("evaluate", "evaluate_key")):
         counts: dict[str, int] = {}
         for row in rows:
@@ -119,6 +124,10 @@ def make_study(rows: Sequence[Row], **changes: Any) -> Study:
             state = "cached" if place % 5 == 0 else "trained"
             steps = 150 if kind == "train" else 0
             stages.append(_stage(kind, labels[key], key, cells, state, steps))
+            stages[-1]["group"] = (
+                f"for {labels[key].partition(' ')[0]}" if kind == "train" else kind
+            )
+            stages[-1]["inputs"] = [key_of("pre")] if kind == "train" else [trained[key]]
     study: Study = {
         "name": "six-regimes",
         "question": "Does joint training with a few target shots beat zero-shot transfer?",
@@ -142,6 +151,11 @@ def make_study(rows: Sequence[Row], **changes: Any) -> Study:
         "backbone": {"name": "lab-tiny", "digest": key_of("backbone"), "parameters": 412_000},
         "lab": True,
         "precision": "float32",
+        "claims": [
+            claim.model_dump(mode="json")
+            for claim in builtin_claims().values()
+            if claim.applies(REGIMES)
+        ],
     }
     return study | changes
 
@@ -151,6 +165,8 @@ def _stage(kind: str, label: str, key: str, cells: int, state: str, steps: int) 
         "key": key,
         "kind": kind,
         "label": label,
+        "group": kind,
+        "inputs": [],
         "state": state,
         "cells": cells,
         "seconds": 0.4 + steps * 0.02,

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from adapterxlt.console import show_tables
-from adapterxlt.report.export import select_known
 from adapterxlt.report.html import build
 from adapterxlt.report.overviews import tasks_table
 from adapterxlt.report.pivots import pivot
@@ -95,15 +94,8 @@ def test_rows_of_another_metric_alone_are_shown(
     assert titles == ["tagging: macro_f1 x 100 (lab)", "choice: macro_f1 x 100 (lab)"]
 
 
-def test_missing_runs_follow_the_choice_of_rows() -> None:
-    entries = [{"task": t, "regime": r} for t in ("a", "b") for r in ("x", "y")]
-    assert select_known(entries, {"task": "a", "metric": "f1"}) == entries[:2]
-    assert select_known(entries, {"score": "0.5"}) == [] == select_known([], {"metric": "f1"})
-    assert select_known(entries, {}) == entries
-
-
 def test_page_has_the_mean_over_tasks_once(two: list[Row], rows: list[Row], study: Row) -> None:
     page = build(two, study)
-    assert page.count("<h3>Mean over tasks") == 1 and page.count("<figure>") == 7
+    assert page.count("<h3>Mean over tasks") == 1 and page.count("<figure>") == 13
     assert "mean over 2 tasks: primary metrics x 100, unweighted (lab)" in page
     assert "Mean over tasks" not in build(rows, study)
