@@ -67,7 +67,7 @@ def new(recipe: str, destination: Path | None) -> None:
 @click.argument(
     "what",
     type=click.Choice(
-        ["recipes", "tasks", "languages", "methods", "regimes", "adapters", "stages"]
+        ["recipes", "tasks", "languages", "methods", "regimes", "claims", "adapters", "stages"]
     ),
 )
 @click.option("--store", help="Store whose stages are listed.")

@@ -53,6 +53,7 @@ def show(name: str, store: str | None = None) -> str:
     """A shipped recipe, regime or task as its file, a method in words, a stage's record as JSON."""
     from importlib import resources
 
+    from adapterxlt.core.claims import builtin_claims
     from adapterxlt.core.methods import METHODS
     from adapterxlt.core.regimes import builtin_regimes
     from adapterxlt.core.tasks import TASKS
@@ -61,6 +62,9 @@ def show(name: str, store: str | None = None) -> str:
         return _method(name)
     if name in builtin_regimes():
         file = resources.files("adapterxlt") / "regimes" / f"{name}.yaml"
+        return file.read_text(encoding="utf-8")
+    if name in builtin_claims():
+        file = resources.files("adapterxlt") / "claims" / f"{name}.yaml"
         return file.read_text(encoding="utf-8")
     if name in TASKS and not TASKS[name].lab:
         file = resources.files("adapterxlt") / "tasks" / f"{name}.yaml"
@@ -71,7 +75,7 @@ def show(name: str, store: str | None = None) -> str:
     found = _record(name, store) if len(name) >= 6 else None
     if found is not None:
         return found
-    known = [*builtin_regimes(), *shipped, *METHODS, *TASKS]
+    known = [*builtin_regimes(), *builtin_claims(), *shipped, *METHODS, *TASKS]
     raise UsageError(f"nothing is called {name!r}", hint=did_you_mean(name, known))
 
 
@@ -237,6 +241,19 @@ def _regimes() -> Listing:
     ]
 
 
+def _claims() -> Listing:
+    from adapterxlt.core.claims import builtin_claims
+
+    return [
+        {
+            "claim": c.name,
+            "measures": " ".join(dict.fromkeys(part.measure for part in c.parts)),
+            "what": c.claim,
+        }
+        for c in builtin_claims().values()
+    ]
+
+
 def _stages(store: str | None) -> Listing:
     from adapterxlt.run.study import store_root
     from adapterxlt.store.store import Store
@@ -268,4 +285,5 @@ _LISTINGS = {
     "languages": _languages,
     "methods": _methods,
     "regimes": _regimes,
+    "claims": _claims,
 }

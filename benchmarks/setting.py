@@ -7,6 +7,7 @@ in turn with the others, so that all meet the same noise. Imports torch in those
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gzip
 import json
 import logging
@@ -35,10 +36,7 @@ THREADS = 2
 #: Share of the cores that others may take of a step that counts, where enough steps are so quiet.
 QUIET = 0.1
 #: Seconds that all waiting for quiet may take.
-PATIENCE = 900.0
-# Threads that wait spin otherwise, a millisecond at each of thousands of barriers a step: with
-# others on the machine that is most of what would be measured.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+PATIENCE = 300.0
 BUDGET = {"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0, "clip": 1.0}
 
 
@@ -182,6 +180,8 @@ class Gate:
 
     def _wait(self) -> None:
         if self.pipe is not None:
+            # What waits holds no more than it needs: all of them are in memory.
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
             self.left = self.pipe.recv()
 
 
@@ -205,7 +205,7 @@ class Contestant:
     def steps(self, number: int) -> None:
         """Let it do some steps."""
         self.pipe.send(number)
-        self.found += self.pipe.recv()
+        self.found += self._receive()
 
     @property
     def seconds(self) -> float:
@@ -215,9 +215,16 @@ class Contestant:
     def end(self) -> dict[str, Any]:
         """What it returned, with ``peak``, the most memory its process held in bytes."""
         self.pipe.send(0)
-        result: dict[str, Any] = self.pipe.recv()
+        result: dict[str, Any] = self._receive()
         self.process.join()
         return result
+
+    def _receive(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except EOFError:
+            self.process.join()
+            raise SystemExit(f"{self.name} ended with {self.process.exitcode}") from None
 
 
 def _contend(pipe: Any, work: Callable[..., dict[str, Any]], args: Sequence[Any]) -> None:

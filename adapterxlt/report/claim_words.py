@@ -17,6 +17,13 @@ def sentence(verdict: Verdict) -> str:
     return f"{'; '.join(said)}."
 
 
+def answer(verdict: Verdict) -> str:
+    """What a page opens with: a question's answer, or a claim, its verdict and what was found."""
+    if verdict.claim.asks:
+        return sentence(verdict)
+    return f"{verdict.claim.claim.rstrip('.')}: {verdict.outcome}. {sentence(verdict)}"
+
+
 def words(finding: Finding) -> str:
     """What was found of a part, as half a sentence."""
     effect, part = finding.effect, finding.part

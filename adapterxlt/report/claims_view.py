@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapterxlt.report.claim_words import cautions, sentence
+from adapterxlt.report.claim_words import answer, cautions, sentence
 from adapterxlt.report.claims import Finding, Verdict
 from adapterxlt.report.comparisons import p_text
 
@@ -24,6 +24,7 @@ def claims_view(
             "source": verdict.claim.source,
             "asks": verdict.claim.asks,
             "outcome": verdict.outcome,
+            "answer": answer(verdict),
             "sentence": sentence(verdict),
             "findings": [_finding(one, anchors or {}) for one in verdict.findings],
         }

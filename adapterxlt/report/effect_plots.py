@@ -70,7 +70,7 @@ def cost_picture(data: Pivot, rows: Sequence[Row], prefix: str) -> Picture | Non
         mean = line.cells[place].mean
         known = costs and mean is not None and all(cost is not None for cost in costs)
         if known and mean_of(costs) > 0:
-            points.append((mean_of(costs), 100 * float(mean or 0), line))
+            points.append((mean_of(costs) / 1e12, 100 * float(mean or 0), line))
     if len(points) < 2:
         return None
     names = list(dict.fromkeys(line.label for _, _, line in points))
@@ -78,6 +78,8 @@ def cost_picture(data: Pivot, rows: Sequence[Row], prefix: str) -> Picture | Non
     front = _front([(cost, score) for cost, score, line in points if not line.upper_bound])
 
     def paint(figure: Any) -> None:
+        from matplotlib.ticker import FuncFormatter
+
         ax = figure.subplots()
         ax.plot(
             [x for x, _ in front],
@@ -101,7 +103,9 @@ def cost_picture(data: Pivot, rows: Sequence[Row], prefix: str) -> Picture | Non
                 fontsize=7,
             )
         ax.set_xscale("log")
-        ax.set_xlabel("operations of the trainings behind a score")
+        for axis_part in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+            axis_part(FuncFormatter(_ticks))
+        ax.set_xlabel("TFLOPs of the trainings behind a score")
         ax.set_ylabel(f"mean {short(data.metric)} x 100")
         legend(figure, [ax])
 
@@ -112,6 +116,12 @@ def cost_picture(data: Pivot, rows: Sequence[Row], prefix: str) -> Picture | Non
     )
     height = 3.3 + 0.25 * (-(-len(names) // 3))
     return _drawn(f"{data.task}: cost against score", caption, prefix, height, paint, data.lab)
+
+
+def _ticks(value: float, place: int | None = None) -> str:
+    """1, 2 and 5 of each power of ten."""
+    text = f"{value:.1g}"
+    return f"{value:g}" if text[0] in "125" and float(text) == value else ""
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -18,7 +18,8 @@ from adapterxlt.run import study as study_module
 from adapterxlt.store.store import Store
 
 Call = Callable[..., Any]
-VERBS = ["new", "ls", "show", "validate", "plan", "run", "status", "report", "results", "compare"]
+VERBS = ["new", "ls", "show", "validate", "plan", "run", "status", "report", "results"]
+VERBS += ["claims", "compare"]
 VERBS += ["predict", "fsck", "doctor", "schema"]
 
 
