@@ -32,6 +32,13 @@ def machine() -> dict[str, Any]:
     return found
 
 
+def kept(name: str) -> dict[str, Any]:
+    """What was kept of a benchmark; nothing where there is none."""
+    file = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {part: value for part, value in found.items() if part != "machine"}
+
+
 def keep(name: str, result: dict[str, Any]) -> None:
     """Write a benchmark's result to ``benchmarks/results``, with the machine it is from."""
     RESULTS.mkdir(exist_ok=True)

@@ -7,7 +7,6 @@ in turn with the others, so that all meet the same noise. Imports torch in those
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gzip
 import json
 import logging
@@ -40,11 +39,13 @@ PATIENCE = 300.0
 BUDGET = {"schedule": "constant", "warmup": 0.0, "weight_decay": 0.0, "clip": 1.0}
 
 
-def arguments(about: str | None) -> argparse.Namespace:
+def arguments(about: str | None, only: Sequence[str] = ()) -> argparse.Namespace:
     """The command line that all of them have; says what is missing and ends."""
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, default=SHARED / "data", help="as adapterxlt's --data")
     parser.add_argument("--backbone", type=Path, default=SHARED / "models" / "mini")
+    if only:
+        parser.add_argument("--only", choices=only, nargs="+", help="parts; others are kept")
     parser.add_argument("--quick", action="store_true", help="few steps: does it run at all")
     given = parser.parse_args()
     for name in ("data", "backbone"):
@@ -180,8 +181,6 @@ class Gate:
 
     def _wait(self) -> None:
         if self.pipe is not None:
-            # What waits holds no more than it needs: all of them are in memory.
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
             self.left = self.pipe.recv()
 
 
@@ -288,6 +287,7 @@ def our_backbone(folder: Path, device: str = "cpu") -> Backbone:
     from adapterxlt.compute.backbone import Backbone
 
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     return Backbone(folder, device)
 
 

@@ -25,7 +25,7 @@ from adapterxlt.report.pairs import (
     shared,
 )
 from adapterxlt.report.stats import Effect
-from adapterxlt.report.summaries import Row, class_rank
+from adapterxlt.report.summaries import UPPER_BOUND, Row, class_rank
 
 Outcome = Literal["supported", "refuted", "undecided", "not measured", "ahead", "behind", "equal"]
 #: An effect of which nothing is expected is not found by chance in more of 100 claims than five.
@@ -183,7 +183,9 @@ def _one(part: Part, about: str, rows: Sequence[Row]) -> Finding:
         name or (side or ("",))[0]
         for name, side in zip(chosen, (part.regime, part.than), strict=True)
     ]
-    found = Finding(part, about, named[0], named[1])
+    bounds = {str(row["regime"]) for row in rows if row.get("upper_bound")}
+    shown = [f"{name} {UPPER_BOUND}" if name in bounds else name for name in named]
+    found = Finding(part, about, shown[0], shown[1])
     for name, side in zip(chosen, (part.regime, part.than or ()), strict=True):
         if side and not name:
             return replace(found, why=f"there are no scores of {' or '.join(side)}")

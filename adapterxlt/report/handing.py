@@ -15,7 +15,8 @@ from adapterxlt.core.composition import compose
 from adapterxlt.core.errors import UsageError
 from adapterxlt.core.exports import Export, Piece, Role
 from adapterxlt.core.plan import Cell
-from adapterxlt.report.card import LAB_LICENCE, NOT_KNOWN, card
+from adapterxlt.report.card import card
+from adapterxlt.report.licences import licence
 from adapterxlt.report.results import collect, upper_bounds
 from adapterxlt.run.exporting import SCRIPT, Exported, export_cell
 from adapterxlt.run.study import Study
@@ -184,7 +185,7 @@ def _data(study: Study, key: str, export: Export) -> list[dict[str, Any]]:
             "name": "plain text" if task == "text" else task,
             "languages": sorted(spoken),
             "splits": sorted(splits),
-            "licence": _licence(study, task, spoken),
+            "licence": licence(study, task, spoken),
         }
         for task, (spoken, splits) in sorted(found.items())
     ]
@@ -193,20 +194,3 @@ def _data(study: Study, key: str, export: Export) -> list[dict[str, Any]]:
 def _reads(params: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     used = [*params.get("streams", ()), params.get("data"), *(params.get("pool") or ())]
     return [data for data in used if data is not None]
-
-
-def _licence(study: Study, task: str, spoken: Iterable[str]) -> str:
-    recipe = study.recipe
-    if task == "text":
-        if all(code in lab.LANGUAGES for code in spoken):
-            return LAB_LICENCE
-        places = recipe.language_adapters.places if recipe.language_adapters is not None else ()
-        return "; ".join(dict.fromkeys(p.licence for p in places if p.licence)) or NOT_KNOWN
-    of = study.corpus.task(task)
-    if of.lab:
-        return LAB_LICENCE
-    return (
-        of.licence
-        or "; ".join(dict.fromkeys(p.licence for p in of.places if p.licence))
-        or (NOT_KNOWN)
-    )

@@ -11,6 +11,7 @@ from typing import Any
 
 from adapterxlt.core.plan import Cell
 from adapterxlt.report import adopted, costs, cuts
+from adapterxlt.report.licences import licence
 from adapterxlt.run.scheduler import Outcome
 from adapterxlt.run.study import Study
 
@@ -205,6 +206,7 @@ def _data(study: Study) -> list[dict[str, Any]]:
                     "language": at[1],
                     "split": at[2],
                     "rows": rows,
+                    "licence": licence(study, at[0], (at[1],)),
                     "digest": data["data"],
                 }
     return [found[at] for at in sorted(found)]

@@ -68,9 +68,15 @@ class Desk:
 
         torch.set_num_threads(places.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Else torch writes NaN into all memory that it takes, 7 % of a step; no result reads it.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         if places.device == "cuda" and not torch.cuda.is_available():
             raise StageError("there is no CUDA device", hint="use --device cpu")
         self.places = places
+        #: The accelerator by its name, or the processor's kind.
+        self.device_name = (
+            torch.cuda.get_device_name() if places.device == "cuda" else places.device
+        )
         self.store = Store(places.store)
         self.corpus = places.reading.open(self.store, places.store)
         self._loaded: tuple[str, Backbone] | None = None
@@ -133,14 +139,13 @@ class Desk:
         if name not in self._encoded:
             with self.store.lock(f"encoded-{name[:32]}"):
                 known = self.store.noted("encoded", name)
-                if known is None or not self.store.has(known["object"]):
-                    known = {
-                        "object": self.store.put(to_bytes(self._encode(backbone, stage, data)))
-                    }
+                if known is None or not self.store.keep_whole(known["object"]):
+                    made = self.store.put(to_bytes(self._encode(backbone, stage, data)))
+                    known = {"object": made, "of": data["data"]}
                     self.store.note("encoded", name, known)
-            if len(self._encoded) > 256:
-                self._encoded.clear()
-            self._encoded[name] = from_file(self.store.path(known["object"]))
+                if len(self._encoded) > 256:
+                    self._encoded.clear()
+                self._encoded[name] = from_file(self.store.object_path(known["object"]))
         whole = self._encoded[name]
         return whole.choose(selection(len(whole.rows), data))
 

@@ -145,6 +145,7 @@ def make_study(rows: Sequence[Row], **changes: Any) -> Study:
                 "language": "lab-ava",
                 "split": "test",
                 "rows": 500,
+                "licence": "CC BY-SA 4.0",
                 "digest": key_of("data"),
             }
         ],

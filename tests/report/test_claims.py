@@ -212,6 +212,13 @@ def test_the_source_and_other_metrics_are_left_out():
     assert judged(rows, **BEATS) == judged([*rows, *more], **BEATS)
 
 
+def test_upper_bounds_are_marked():
+    rows = study({"joint": 0.03, "sequential": 0.0})
+    for row in rows:
+        row["upper_bound"] = row["regime"] == "joint"
+    assert "joint (upper bound) over sequential" in sentence(judged(rows, **BEATS))
+
+
 def test_what_cannot_be_measured_is_said():
     rows = study({"joint": 0.03})
     verdict = judged(rows, **BEATS)

@@ -179,7 +179,16 @@ def test_foreign_text_is_escaped_everywhere(
         "regimes": [{"name": evil, "phases": [evil]}],
         "missing": [{**missing, "reason": evil}],
         "versions": {evil: evil},
-        "data": [{"task": evil, "language": evil, "split": evil, "rows": 1, "digest": evil}],
+        "data": [
+            {
+                "task": evil,
+                "language": evil,
+                "split": evil,
+                "rows": 1,
+                "licence": evil,
+                "digest": evil,
+            }
+        ],
         "backbone": {"name": evil, "digest": evil, "parameters": 1},
         "stages": [{**stage, "label": evil, "kind": evil} for stage in study["stages"]],
     }
