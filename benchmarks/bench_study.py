@@ -17,7 +17,8 @@ little less than ours: longer rows are cut where ours are split, and the source 
 
 A sample of the loops' runs is timed, as many of each regime, spread over the numbers of shots, and
 added up: the mean of a regime's runs times their number, with its standard error. What is made
-once by hand is timed whole.
+once by hand is timed whole. A run *alone* takes what the same run takes by hand, and what each
+thing that it needs took to be made; with ``--alone`` such runs are timed by themselves.
 
 Overhead is ``workers x wall - (training + evaluation)``, as a share of ``workers x wall``: training
 is the seconds of all training loops (`training_seconds` of the records), evaluation those of bare
@@ -661,7 +662,7 @@ def equal(
     return rows
 
 
-def measure(place: Place, number: int) -> dict[str, Any]:
+def measure(place: Place, number: int, *, alone: bool) -> dict[str, Any]:
     """Everything. What an earlier call has left in the folder of work is not measured again."""
     ours_file, lines_file = place.work / "ours.json", place.work / "loops.jsonl"
     if not ours_file.exists():
@@ -682,7 +683,7 @@ def measure(place: Place, number: int) -> dict[str, Any]:
     }
     chosen = sample(runs, number)
     jobs: list[Job] = [(kind, key) for key, kind in once.items()]
-    jobs += [(loop, run) for loop in ("by hand", "alone") for run in chosen]
+    jobs += [(loop, run) for loop in ("by hand", "alone")[: 1 + alone] for run in chosen]
     done = {(line["kind"], line["name"]) for line in _lines(lines_file)}
     left = [
         (kind, what)
@@ -703,6 +704,11 @@ def measure(place: Place, number: int) -> dict[str, Any]:
         for loop in ("alone", "by hand")
     }
     single = [line for line in lines if line["kind"] in ("language", "source")]
+    if not alone:
+        made = {line["name"]: line for line in single}
+        for run in chosen:
+            needed = [made[plan.labels[key]] for key in needs(plan, run) if key in once]
+            timed["alone"][run.name] = together([timed["by hand"][run.name], *needed])
     made_once = sum(line["seconds"] for line in single)
     result: dict[str, Any] = {
         "recipe": dict(place.recipe), "sample_seed": SEED, "cells": len(plan.cells),
@@ -728,6 +734,23 @@ def measure(place: Place, number: int) -> dict[str, Any]:
         whole["equal"] = {metric: equal(runs, study, of, metric) for metric in METRICS}
         result[loop] = whole
     return result
+
+
+def needs(plan: Plan, run: Run) -> set[str]:
+    """Keys of all that a run needs trained: language adapters, and its phases."""
+    keys = [*run.phases, *(key for _, key in run.cells)]
+    return {at for key in keys for at in worn(plan.stages[key]).values()} | set(run.phases)
+
+
+def together(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A run that does what several lines were timed for; its scores are the first's."""
+    parts: dict[str, float] = defaultdict(float)
+    for line in lines:
+        for name, seconds in line["parts"].items():
+            parts[name] += seconds
+    sums = {name: sum(line[name] for line in lines) for name in ("seconds", "cpu_seconds")}
+    others = statistics.mean(line["others"] for line in lines)
+    return {**lines[0], "kind": "alone", **sums, "others": others, "parts": dict(parts)}
 
 
 def is_source_or_text(plan: Plan, key: str) -> bool:
@@ -812,6 +835,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "data", help="as adapterxlt's --data")
     parser.add_argument("--backbone", type=Path, default=SHARED / "models" / "mini")
     parser.add_argument("--sample", type=int, default=30, help="runs of each loop that are timed")
+    parser.add_argument(
+        "--alone", action="store_true", help="time that loop too, not what it is made of"
+    )
     parser.add_argument("--quick", action="store_true", help="a small study: does it run at all")
     parser.add_argument(
         "--work", type=Path, help="folder to work in; with the same again, what is there is kept"
@@ -829,7 +855,7 @@ def main() -> None:
         work = (given.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
         place = Place(given.data.absolute(), given.backbone.absolute(), work, recipe)
-        result = measure(place, number)
+        result = measure(place, number, alone=given.alone)
         show(result)
         if not given.quick:
             keep("study", result)

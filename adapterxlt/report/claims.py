@@ -18,10 +18,10 @@ from adapterxlt.report.pairs import (
     Scores,
     averaged,
     by_language,
+    by_regime,
     keys_of,
     pairs_of,
     run_by_run,
-    scores_of,
     shared,
 )
 from adapterxlt.report.stats import Effect
@@ -189,7 +189,8 @@ def _one(part: Part, about: str, rows: Sequence[Row]) -> Finding:
     for name, side in zip(chosen, (part.regime, part.than or ()), strict=True):
         if side and not name:
             return replace(found, why=f"there are no scores of {' or '.join(side)}")
-    sides = [scores_of(rows, name) for name in chosen if name]
+    scores = by_regime(row for row in rows if row["regime"] in chosen)
+    sides = [scores.get(name, {}) for name in chosen if name]
     pairs = list(pairs_of(sides[0], sides[-1], part.where.shots))
     if not pairs:
         return replace(found, why="the regimes share no shots")

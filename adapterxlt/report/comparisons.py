@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from adapterxlt.report import stats
-from adapterxlt.report.pairs import pairs_of, run_by_run, scores_of
+from adapterxlt.report.pairs import by_regime, pairs_of, run_by_run
 from adapterxlt.report.stats import Effect, Grid
 from adapterxlt.report.summaries import UPPER_BOUND, Row
 from adapterxlt.report.tables import NO_SCORE, Table, percent
@@ -56,12 +56,12 @@ def compare(rows: Sequence[Row], regimes: Sequence[str]) -> list[Comparison]:
     Rows are of targets and of a metric a task. With several tasks, differences are means over those
     in which both regimes have scores.
     """
-    first = reference(rows, regimes)
-    base = scores_of(rows, first)
+    first, every = reference(rows, regimes), by_regime(rows)
+    base = every.get(first, {})
     bounds = {str(row["regime"]) for row in rows if row["upper_bound"]}
     found = []
     for name in regimes:
-        scores = scores_of(rows, name) if name != first else {}
+        scores = every.get(name, {}) if name != first else {}
         for shots in sorted({number for _, number in scores}):
             pairs = [pair for pair in pairs_of(scores, base, None) if pair[0][1] == shots]
             grids = run_by_run(scores, base, pairs) if pairs else None
@@ -133,17 +133,18 @@ def spread_table(task: str, rows: Sequence[Row], regimes: Sequence[str]) -> Tabl
     Rows are of the targets of one task and metric.
     """
     body, lacking = [], False
+    every = by_regime(rows)
+    bounds = {str(row["regime"]) for row in rows if row["upper_bound"]}
     for name in regimes:
-        for (_, shots), scores in sorted(scores_of(rows, name).items()):
+        for (_, shots), scores in sorted(every.get(name, {}).items()):
             grid = stats.grid_of(scores)
             if grid is None or grid.values.size < 2:
                 continue
             parts = stats.components(grid).parts.values()
             lacking |= None in parts
-            bound = any(row["regime"] == name and row["upper_bound"] for row in rows)
             body.append(
                 (
-                    name + (f" {UPPER_BOUND}" if bound else ""),
+                    name + (f" {UPPER_BOUND}" if name in bounds else ""),
                     str(shots),
                     _with_bootstrap(grid, stats.interquartile_mean),
                     _with_bootstrap(grid, stats.worst_case),

@@ -37,8 +37,8 @@ def forest_picture(
         ax.axvline(0, color=svg.INK, linewidth=0.9)
         for y, one in zip(heights, found, strict=True):
             tint = colour(shots.index(one.shots))
-            for _, value in one.effect.by_language:
-                ax.plot([100 * value], [y], ".", color=tint, markersize=3, alpha=0.55)
+            dots = [100 * value for _, value in one.effect.by_language]
+            ax.plot(dots, [y] * len(dots), ".", color=tint, markersize=3, alpha=0.55)
             if one.effect.low is not None and one.effect.high is not None:
                 ends = [100 * one.effect.low, 100 * one.effect.high]
                 ax.plot(ends, [y, y], color=tint, linewidth=1.6)

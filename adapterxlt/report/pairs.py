@@ -19,14 +19,15 @@ Pair = tuple[Combo, Combo]
 Scores = dict[Combo, dict[Run, float]]
 
 
-def scores_of(rows: Iterable[Row], regime: str) -> Scores:
-    """The scores of a regime; those that are no numbers are as if they were not there."""
-    found: Scores = {}
+def by_regime(rows: Iterable[Row]) -> dict[str, Scores]:
+    """The scores of each regime; those that are no numbers are as if they were not there."""
+    found: dict[str, Scores] = {}
     for row in rows:
         score = row["score"]
-        if row["regime"] == regime and score is not None and math.isfinite(score):
+        if score is not None and math.isfinite(score):
             run = (str(row["target"]), row["draw"], int(row["seed"]))
-            found.setdefault((str(row["task"]), int(row["shots"])), {})[run] = float(score)
+            scores = found.setdefault(str(row["regime"]), {})
+            scores.setdefault((str(row["task"]), int(row["shots"])), {})[run] = float(score)
     return found
 
 

@@ -16,6 +16,7 @@ from adapterxlt.report.tables import BASELINE, column_name, percent, score_text,
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDEST_TARGETS = 30
+MOST_TILES = 900
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,13 @@ def shots_picture(data: Pivot, prefix: str) -> Picture:
     return _picture(f"{data.task}: score against shots", caption, data, prefix, 9.0, height, paint)
 
 
-def heat_picture(data: Pivot, prefix: str) -> Picture:
-    """Mean score of every target by regime, a block for each number of shots."""
+def heat_picture(data: Pivot, prefix: str) -> Picture | None:
+    """Mean score of every target by regime, a block for each number of shots; None above
+    `MOST_TILES` of them."""
     shown = [i for i, c in enumerate(data.columns) if c.kind in ("target", "overall")]
     blocks = [[line for line in data.lines if line.shots == shots] for shots in _shots(data)]
+    if len(shown) * len(data.lines) > MOST_TILES:
+        return None
     # Upper bounds are no results, so they do not stretch the colours of those that are.
     ranked = [line for line in data.lines if not line.upper_bound] or data.lines
     means = [m for line in ranked for i in shown if (m := line.cells[i].mean) is not None]

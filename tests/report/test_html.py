@@ -319,3 +319,22 @@ def test_two_thousand_rows_fit(rows_of: Callable[..., list[Row]], study_of: Any)
     large = build(more, study_of(more))
     assert "rows are not listed one by one" in assert_sound(large).text
     assert "#k-" not in large
+
+
+@pytest.mark.slow
+def test_fifty_thousand_rows_take_less_than_half_a_minute(
+    rows_of: Callable[..., list[Row]], study_of: Any
+) -> None:
+    targets = {f"l{i:02}": (("high", "mid", "low")[i % 3], 0.3 + i / 100) for i in range(50)}
+    draws, seeds = (0, 1, 2, 3), (0, 1, 2, 3)
+    rows = [
+        {**row, "evaluate_key": f"{task}{row['evaluate_key']}"}
+        for task in ("tagging", "topics")
+        for row in rows_of(targets, (1, 5, 10, 50, 100, 250), draws, seeds, task=task)
+    ]
+    study = study_of(rows)
+    assert len(rows) > 49_000
+    start = time.monotonic()
+    found = assert_sound(build(rows, study))
+    assert time.monotonic() - start < 30
+    assert "c-joint-beats-sequential" in found.ids
