@@ -8,12 +8,12 @@ from adapterxlt.core.claims import OF_TWO
 from adapterxlt.report.claims import ALPHA, SIZES, Finding, Verdict, either
 
 
-def sentence(verdict: Verdict) -> str:
-    """The answer in one sentence."""
+def sentence(verdict: Verdict, *, outcomes: bool = True) -> str:
+    """The answer in one sentence, with the outcome of each part behind it."""
     if verdict.outcome == "not measured":
         why = next(f.why for f in verdict.findings if f.outcome == "not measured")
         return f"Not measured: {why}."
-    said = [f"{f.about + ': ' if f.about else ''}{words(f)}" for f in verdict.findings]
+    said = [f"{f.about + ': ' if f.about else ''}{words(f, outcomes)}" for f in verdict.findings]
     return f"{'; '.join(said)}."
 
 
@@ -21,10 +21,11 @@ def answer(verdict: Verdict) -> str:
     """What a page opens with: a question's answer, or a claim, its verdict and what was found."""
     if verdict.claim.asks:
         return sentence(verdict)
-    return f"{verdict.claim.claim.rstrip('.')}: {verdict.outcome}. {sentence(verdict)}"
+    several = len(verdict.findings) > 1
+    return f"{verdict.claim.claim.rstrip('.')}: {verdict.outcome}. {sentence(verdict, outcomes=several)}"
 
 
-def words(finding: Finding) -> str:
+def words(finding: Finding, outcome: bool = True) -> str:
     """What was found of a part, as half a sentence."""
     effect, part = finding.effect, finding.part
     if effect is None:
@@ -51,9 +52,8 @@ def words(finding: Finding) -> str:
         text = f"{regime} in {either(part.more)} over {either(part.fewer)}: {number} points"
     else:
         text = f"{regime} changes by {number} points a step of distance"
-    return (
-        text if finding.outcome in ("ahead", "behind", "equal") else f"{text} ({finding.outcome})"
-    )
+    told = finding.outcome in ("ahead", "behind", "equal") or not outcome
+    return text if told else f"{text} ({finding.outcome})"
 
 
 def cautions(finding: Finding) -> tuple[str, ...]:
@@ -75,7 +75,8 @@ def cautions(finding: Finding) -> tuple[str, ...]:
         out.append(f"{effect.left_out} runs are left out, since others of their kind lack.")
     least = math.log(part.least) if part.measure == "instability" else part.least / 100
     found = finding.detectable
-    if found is not None and part.measure not in SIZES and found > least > 0:
+    open_yet = finding.outcome == "undecided" and part.measure not in SIZES
+    if found is not None and open_yet and found > least > 0:
         reads = f"{math.exp(found):.2f}" if part.measure == "instability" else f"{100 * found:.1f}"
         out.append(
             f"This design finds {reads} {finding.unit} or more in four of five studies; "

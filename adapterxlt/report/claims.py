@@ -199,6 +199,9 @@ def _one(part: Part, about: str, rows: Sequence[Row]) -> Finding:
     keys = keys_of(rows, {(chosen[i], pair[i]) for pair in pairs for i in range(len(sides))})
     if effect is None:
         return replace(found, shots=shots, keys=keys, why=_nothing(part))
+    if part.measure in SIZES:
+        # It is never nothing, so how often nothing would look like it is no question.
+        effect = replace(effect, p=None)
     return replace(
         found, shots=shots, keys=keys, effect=effect, detectable=stats.detectable(effect)
     )

@@ -120,8 +120,8 @@ def cost_picture(data: Pivot, rows: Sequence[Row], prefix: str) -> Picture | Non
 
 def _ticks(value: float, place: int | None = None) -> str:
     """1, 2 and 5 of each power of ten."""
-    text = f"{value:.1g}"
-    return f"{value:g}" if text[0] in "125" and float(text) == value else ""
+    digit = f"{value:.0e}"
+    return f"{value:g}" if digit[0] in "125" and math.isclose(float(digit), value) else ""
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,6 +1,5 @@
 """Regimes beside the first one, what scores spread over, and pictures of both and of the plan."""
 
-import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -110,8 +109,7 @@ def test_cost_picture_has_plain_numbers_and_a_front(rows):
         row["flops"] = 1e11 * (1 + REGIMES.index(row["regime"])) * (1 + row["shots"])
     picture = effect_plots.cost_picture(pivot(rows, "tagging"), rows, "f1")
     assert "mathdefault" not in picture.svg
-    numbers = [text for text in texts(picture.svg) if re.fullmatch(r"[125]0*|0\.[0-9]+", text)]
-    assert numbers
+    assert {"0.1", "1", "10"} <= set(texts(picture.svg))
     for row in rows:
         row["flops"] = None
     assert effect_plots.cost_picture(pivot(rows, "tagging"), rows, "f1") is None
