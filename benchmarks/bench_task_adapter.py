@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import keep
+from common import keep, kept
 from setting import (
     BUDGET,
     Contestant,
@@ -326,30 +326,29 @@ def scores(folder: Path, data: Path, quick: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    given = arguments(__doc__)
+    given = arguments(__doc__, only=("small", "xlmr_base", "scores"))
     few, more = (128, 128) if given.quick else (ROWS // 2, ROWS)
-    name, large = given.backbone.name, base(given.backbone)
-    result: dict[str, Any] = {
-        "small": compare(name, given.backbone, given.data, ALL, more),
-        "xlmr_base": compare("XLM-R base", large, given.data, ALL, few),
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "small": lambda: compare(given.backbone.name, given.backbone, given.data, ALL, more),
+        "xlmr_base": lambda: compare("XLM-R base", base(given.backbone), given.data, ALL, few),
+        "scores": lambda: scores(given.backbone, given.data, given.quick),
     }
-    reached = {}
-    for place in ("small", "xlmr_base"):
-        rows = {row["variant"]: row for row in result[place]["rows"]}
-        reached[place] = {
-            "exact": rows[EXACT.name]["x"],
-            "bf16": rows[HALVED.name]["x"],
-            "lower half free": rows[FASTEST.name]["x steady"],
-        }
-        print()
-        for name, wanted in TARGETS.items():
-            print(f"{place}, {name}: {reached[place][name]:.2f}, wanted {wanted}")
-    result |= {"targets": TARGETS, "reached": reached}
-    if not given.quick:
-        keep("task_adapter", result)
-    result["scores"] = scores(given.backbone, given.data, given.quick)
-    if not given.quick:
-        keep("task_adapter", result)
+    result = kept("task_adapter") if given.only else {}
+    for name in given.only or parts:
+        result[name] = parts[name]()
+        if name != "scores":
+            rows = {row["variant"]: row for row in result[name]["rows"]}
+            reached = {
+                "exact": rows[EXACT.name]["x"],
+                "bf16": rows[HALVED.name]["x"],
+                "lower half free": rows[FASTEST.name]["x steady"],
+            }
+            result[name] |= {"targets": TARGETS, "reached": reached}
+            print()
+            for what, wanted in TARGETS.items():
+                print(f"{name}, {what}: {reached[what]:.2f}, wanted {wanted}")
+        if not given.quick:
+            keep("task_adapter", result)
 
 
 if __name__ == "__main__":
