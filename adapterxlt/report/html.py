@@ -149,7 +149,7 @@ def _beside(
     first, found = comparisons.reference(rows, regimes), comparisons.compare(rows, regimes)
     if not found:
         return None
-    title = f"{name}: differences to {first}"
+    title = f"{name}: differences to {first}, with p values"
     return {
         "table": _plain(comparisons.comparison_table(title, found, first)),
         "picture": effect_plots.forest_picture(name, found, first, prefix, lab),

@@ -182,13 +182,11 @@ def _group(study: Study, key: str) -> str:
     kind = _kind(stage)
     if kind != "task adapter":
         return kind
-    label = study.plan.labels[key]
-    places = [
-        at
-        for task in (*study.recipe.tasks, *study.recipe.intermediate)
-        if (at := label.find(f" {task} ")) > 0
-    ]
-    return label[: min(places)] if places else label.partition(",")[0]
+    tasks = {*study.recipe.tasks, *study.recipe.intermediate}
+    words = study.plan.labels[key].split(" ")
+    # Phases come first, then the tasks that it is trained on.
+    ends = [i for i, word in enumerate(words) if i and tasks.issuperset(word.split("+"))]
+    return " ".join(words[: ends[0]]) if ends else " ".join(words).partition(",")[0]
 
 
 def _data(study: Study) -> list[dict[str, Any]]:
