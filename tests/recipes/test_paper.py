@@ -142,6 +142,8 @@ def test_shots_come_from_the_split_of_the_comments(studies: dict[str, Study], na
 def test_every_setting_says_where_it_is_from(name: str) -> None:
     """A comment at every line of the recipe's body, or at the line it goes on from."""
     body = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").partition("source: ")[2]
+    body, _, claims = body.partition("claims:")
+    assert "# ours" in claims
     bare = [line for line in body.splitlines() if "#" not in line]
     allowed = ("tasks:", "regimes:", "language_adapters:", "budgets:", "classes:")
     assert [line for line in bare if not line.startswith(allowed)] == []

@@ -85,7 +85,7 @@ def test_the_quickstart_runs_offline_from_nothing(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     assert first.returncode == 0, first.stderr
-    assert "left ~" in first.stderr and "loss" in first.stderr
+    assert "left about" in first.stderr and "loss" in first.stderr
     assert "lab-near-high" in first.stdout
     page = tmp_path / "results" / "quickstart" / "report.html"
     assert "laboratory" in page.read_text(encoding="utf-8")
