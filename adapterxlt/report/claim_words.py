@@ -22,7 +22,8 @@ def answer(verdict: Verdict) -> str:
     if verdict.claim.asks:
         return sentence(verdict)
     several = len(verdict.findings) > 1
-    return f"{verdict.claim.claim.rstrip('.')}: {verdict.outcome}. {sentence(verdict, outcomes=several)}"
+    said = sentence(verdict, outcomes=several)
+    return f"{verdict.claim.claim.rstrip('.')}: {verdict.outcome}. {said}"
 
 
 def words(finding: Finding, outcome: bool = True) -> str:

@@ -135,6 +135,8 @@ def _pretrain(desk: Desk, request: Request, notes: Notes) -> Result:
 
     folder = desk.store.work(request.key) / "backbone"
     params = request.stage.params
+    # What a killed process was writing would be published with the rest.
+    shutil.rmtree(folder, ignore_errors=True)
     facts = pretrain(
         folder,
         spec=params["spec"],

