@@ -17,7 +17,7 @@ test: env
 
 # What may happen to a store, for an hour: damage, races, kills, full disks. Prints its counts.
 torture: env
-	$(BIN)/python -m pytest -s tests/torture tests/kill tests/store
+	$(BIN)/python -m pytest -s tests/torture tests/kill tests/store tests/fuzz
 
 check: env
 	$(BIN)/ruff format --check adapterxlt tests benchmarks

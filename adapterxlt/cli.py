@@ -168,9 +168,14 @@ def run(
     if ranks > 1:
         count, cohort = 0, 1
     if needed and not no_preflight and address is None:
-        given_cohort = cohort_size(cohort, device)
-        about = {"device": device, "micro_batch": micro_batch, "cohort": given_cohort}
-        flight = preflight.look(study, needed, workers=min(count, len(needed)), **about)
+        flight = preflight.look(
+            study,
+            needed,
+            workers=min(count, len(needed)),
+            device=device,
+            micro_batch=micro_batch,
+            cohort=cohort_size(cohort, device),
+        )
         preflight.check(flight, study.recipe.name)
     study.fetch(num_proc=num_proc, only=only, listener=say)
     if address is None and count * threads > cores():

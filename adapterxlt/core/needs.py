@@ -66,7 +66,7 @@ def needs(
 ) -> Needs:
     """What the stages need that have these keys.
 
-    Measured on the laboratory's backbone and on a small real one, disk is within a factor of 2 of
+    Measured on the laboratory's backbone and on a small real one, disk is within a factor of 3 of
     this, and the memory of a worker too (`tests/run/test_preflight.py`).
 
     Args:

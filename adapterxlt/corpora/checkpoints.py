@@ -183,7 +183,7 @@ def _check_shapes(
         if found != shape:
             what = f"{part!r} has the shape {list(found)}, the configuration says {list(shape)}"
             raise UsageError(what, where=str(path), hint="files of two backbones?")
-    layers = {int(found[1]) for name in shapes if (found := _LAYER.search(name))}
+    layers = {int(match[1]) for name in shapes if (match := _LAYER.search(name))}
     lacking = next((i for i in range(config["num_hidden_layers"]) if i not in layers), None)
     if lacking is not None:
         what = f"no layer {lacking}, the configuration has {config['num_hidden_layers']}"

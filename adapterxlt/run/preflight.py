@@ -1,7 +1,8 @@
 """Whether a machine has what stages need, before the first of them starts: disk and memory.
 
-Asks the system alone, and of an accelerator its driver's own tool; imports no torch. Called by
-`plan`, which shows it, and by `run`, which refuses what cannot fit.
+Asks the system alone, and of an accelerator its driver's own tool; imports no torch. What comes
+from hubs is not counted: nobody says its size beforehand. Called by `plan`, which shows it, and by
+`run`, which refuses what cannot fit.
 """
 
 from __future__ import annotations

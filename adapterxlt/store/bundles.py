@@ -117,12 +117,12 @@ class _Import:
 
     def run(self) -> Count:
         head = self._head()
-        left, total, last = head["members"], 0, ("", "")
+        left, total, last = head["members"], 0, (-1, "")
         counts = dict.fromkeys(("records", "objects", "new_records", "new_objects"), 0)
         while left:
             name, size = self._header()
             at = (_ORDER.index(name.partition("/")[0]), name) if _known(name) else (-1, name)
-            if at[0] < 0 or (last[0] != "" and at <= last):
+            if at[0] < 0 or at <= last:
                 raise self._refused(f"{_shown(name)} has no place in a bundle, or not there")
             total += size
             if total > MOST_BYTES:
@@ -135,7 +135,7 @@ class _Import:
                 counts["records"] += 1
                 counts["new_records"] += self._record("".join(match.groups()), self._text(size))
             elif match := _NOTE.fullmatch(name):
-                self._note(*match.groups(), self._text(size))
+                self._note(match[1], match[2], self._text(size))
         if self.file.read(2 * _BLOCK + 1) != bytes(2 * _BLOCK):
             raise self._refused("it goes on after its end, or has none")
         return Count(**counts)

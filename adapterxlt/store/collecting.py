@@ -144,7 +144,7 @@ class _Collector:
                 made_of = name if kind != "encoded" else (note or {}).get("of")
                 wanted = keys if kind == "adopted" else reads
                 if made_of in wanted or self._young(path):
-                    named.add((note or {}).get("object"))
+                    named.add(str((note or {}).get("object")))
                 else:
                     self._take("note", path)
         for name in self.store.notes("lost"):

@@ -21,7 +21,7 @@ from adapterxlt.run.preflight import GIB, MARGIN, Machine, Preflight, check, fre
 from adapterxlt.run.study import Study
 
 #: Estimates of disk and of memory are within this of what is measured; see `core.needs.needs`.
-FACTOR = 2.0
+FACTOR = 3.0
 
 
 def used(folder: Path) -> int:

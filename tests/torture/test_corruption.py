@@ -21,6 +21,9 @@ from adapterxlt.store import formats
 from adapterxlt.store.maintenance import fsck
 from adapterxlt.store.store import Store
 
+#: For `make torture`: minutes, of kills and damage.
+pytestmark = pytest.mark.slow
+
 #: Classes whose files are never a result: what reads them checks them, and fsck passes them by.
 SCRATCH = ("snapshot", "progress", "lock", "events")
 Damage = Callable[[Path, random.Random, list[Path]], None]

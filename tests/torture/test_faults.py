@@ -20,6 +20,9 @@ from worlds import World
 from adapterxlt.store.maintenance import fsck
 from adapterxlt.store.store import Store
 
+#: For `make torture`: minutes, of kills and damage.
+pytestmark = pytest.mark.slow
+
 
 def command(world: World, store: Path, *arguments: str) -> list[str]:
     more = ["--store", str(store), "--backbone", str(world.backbone)]

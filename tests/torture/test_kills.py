@@ -15,6 +15,9 @@ from worlds import World
 from adapterxlt.store.maintenance import fsck
 from adapterxlt.store.store import Store
 
+#: For `make torture`: minutes, of kills and damage.
+pytestmark = pytest.mark.slow
+
 
 def order(world: World, store: Path, **more: object) -> Order:
     arguments = [str(world.recipe), str(store), str(world.backbone)]
