@@ -7,13 +7,17 @@ VENV ?= $(HOME_CACHE)/adapterxlt/venv-$(STAMP)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check bench env format
+.PHONY: quickstart test torture check bench env format
 
 quickstart: env
 	$(BIN)/adapterxlt run quickstart/lab
 
 test: env
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
+
+# What may happen to a store, for an hour: damage, races, kills, full disks. Prints its counts.
+torture: env
+	$(BIN)/python -m pytest -s tests/torture tests/kill tests/store tests/fuzz
 
 check: env
 	$(BIN)/ruff format --check adapterxlt tests benchmarks

@@ -17,8 +17,9 @@ from typing import Any
 
 import click
 
-from adapterxlt import __version__, cli_adapters, cli_results
+from adapterxlt import __version__, cli_adapters, cli_results, cli_store
 from adapterxlt.core.errors import AdapterXLTError, UsageError
+from adapterxlt.core.showing import visible
 from adapterxlt.options import (
     RECIPE,
     cell_options,
@@ -96,9 +97,10 @@ def show(name: str, store: str | None) -> None:
 def validate(resolved: bool, **given: Any) -> None:
     """Check a recipe and the data it needs."""
     study = open_study(**given)
+    study.check_backbone()
     study.check_fetched()
     if resolved:
-        click.echo(study.loaded.resolved_text(), nl=False)
+        click.echo(visible(study.loaded.resolved_text(), keep="\n"), nl=False)
     plan = study.plan
     click.echo(f"valid: {len(plan.cells)} cells, {len(plan.stages)} stages", err=True)
 
@@ -133,6 +135,7 @@ def run(
     threads: int,
     device: str,
     micro_batch: int | None,
+    no_preflight: bool,
     snapshot_every: float,
     num_proc: int,
     cohort: int | None,
@@ -145,7 +148,8 @@ def run(
 ) -> None:
     """Run a recipe. Running again is resuming; a finished study ends at once."""
     from adapterxlt import console, watch
-    from adapterxlt.run import tracking
+    from adapterxlt.run import preflight, tracking
+    from adapterxlt.run.cohorts import cohort_size
     from adapterxlt.run.pools import cores
     from adapterxlt.run.scheduler import Several
 
@@ -159,11 +163,21 @@ def run(
     places = [tracking.place_of(text) for text in track]
     study = open_study(**given, num_proc=num_proc)
     needed = study.needed(only)
-    study.fetch(num_proc=num_proc, only=only, listener=say)
     most = 1 if device == "cuda" else max(1, cores() // threads)
     count = workers if workers is not None else most
     if ranks > 1:
         count, cohort = 0, 1
+    if needed and not no_preflight and address is None:
+        flight = preflight.look(
+            study,
+            needed,
+            workers=min(count, len(needed)),
+            device=device,
+            micro_batch=micro_batch,
+            cohort=cohort_size(cohort, device),
+        )
+        preflight.check(flight, study.recipe.name)
+    study.fetch(num_proc=num_proc, only=only, listener=say)
     if address is None and count * threads > cores():
         say(f"{count} workers of {threads} threads share {cores()} cores: give fewer")
     with ExitStack() as stack:
@@ -254,36 +268,18 @@ def predict(text: tuple[str, ...], as_json: bool, **given: Any) -> None:
     study, cell = open_cell(**given)
     key = study.plan.cells[cell]
     lines = list(text) or [line.rstrip("\n") for line in sys.stdin]
+    # A file or a pipe gets what was predicted as it is.
+    escaped = sys.stdout.isatty() and not as_json
     for line in predict_lines(study, key, lines, as_json=as_json):
-        click.echo(line)
+        click.echo(visible(line, keep="\t") if escaped else line)
 
 
 for verb in cli_adapters.VERBS:
     cli.add_command(verb)
 
 
-@cli.command()
-@click.option("--store", help="[default: .adapterxlt]")
-@click.option("--mend", is_flag=True, help="Put damaged files aside, to be made again by `run`.")
-def fsck(store: str | None, mend: bool) -> None:
-    """Check every file of a store against its digest."""
-    from adapterxlt.run.study import store_root
-    from adapterxlt.store.maintenance import fsck as check
-    from adapterxlt.store.store import Store
-
-    root = store_root(store)
-    if not root.is_dir():
-        raise UsageError("no store", where=str(root), hint="see --store")
-    health = check(Store(root), mend=mend)
-    for finding in health.findings:
-        click.echo(finding)
-    click.echo(
-        f"{health.records} records and {health.objects} objects read, "
-        f"{len(health.damaged)} records damaged" + (" and put aside" if mend else ""),
-        err=True,
-    )
-    if health.findings and not mend:
-        sys.exit(3)
+for verb in cli_store.VERBS:
+    cli.add_command(verb)
 
 
 @cli.command()
@@ -339,7 +335,7 @@ def _with_exit_codes(function: Callable[[], None]) -> Callable[[], None]:
             sys.exit(0)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"adapterxlt: {where}{error.strerror or error}", err=True)
+            click.echo(visible(f"adapterxlt: {where}{error.strerror or error}"), err=True)
             sys.exit(2)
         except click.ClickException as error:
             error.show()

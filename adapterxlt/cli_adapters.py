@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from adapterxlt.core.showing import json_text
 from adapterxlt.options import RECIPE, cell_options, default_lock, open_cell, say, study_options
 
 
@@ -62,8 +63,6 @@ def adopt(reference: str, backbone: str, labels: str | None, **given: Any) -> No
     REFERENCE is hub:organization/name@revision, peft:organization/name@revision or a folder that
     begins with ./ or /. Prints what it is; a refusal has exit code 5 and says which check failed.
     """
-    import json
-
     from adapterxlt.run.adopting import adopt_one
 
     found = adopt_one(
@@ -74,7 +73,7 @@ def adopt(reference: str, backbone: str, labels: str | None, **given: Any) -> No
         listener=say,
         **given,
     )
-    click.echo(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False))
+    click.echo(json_text(found, indent=1, sort_keys=True))
 
 
 @click.command()

@@ -1,19 +1,23 @@
 """What the command line shows: tables on stdout, progress and failures on stderr.
 
-Presentation only; every function is given what it shows. Called by `cli`.
+Presentation only; every function is given what it shows. Called by `cli`. Names are others': what
+is shown goes through `put`, so that no escape sequence in one reaches a terminal.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from adapterxlt.core import cost
+from adapterxlt.core.showing import json_text, visible
+from adapterxlt.run import preflight
+from adapterxlt.run.pools import cores
 from adapterxlt.run.scheduler import Outcome
 from adapterxlt.run.study import Study
 
@@ -21,8 +25,13 @@ from adapterxlt.run.study import Study
 MANY = 400
 
 
+def put(text: str, *, err: bool = False) -> None:
+    """Print lines, with everything that a terminal would obey written out."""
+    click.echo(visible(text, keep="\n"), err=err)
+
+
 def show_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    click.echo(json_text(value, indent=1))
 
 
 def show_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
@@ -32,7 +41,7 @@ def show_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         return
     if not rows:
         return
-    click.echo(aligned(rows))
+    put(aligned(rows))
 
 
 def aligned(rows: Sequence[dict[str, Any]]) -> str:
@@ -86,16 +95,18 @@ def show_tables(
         for task in sorted(scored, key=tasks.index):
             shown.append(overviews.cost_table(rows, task, missing=missing, regimes=regimes))
     for table in shown:
-        click.echo(tables.text_table(table))
+        put(tables.text_table(table))
 
 
 def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
     """Each stage with its state, reason, cells that share it and cost; then the sums."""
     plan, done = study.plan, study.done()
-    needed = plan.needed(done)
+    needed = plan.needed(done, study.store.lost())
     states = _states(study, done, set(needed))
     totals = _totals(study, done, needed)
+    flight = preflight.look(study, needed, workers=max(1, min(cores(), len(needed))))
     if as_json:
+        totals |= {"needs": asdict(flight)}
         show_json({"stages": _stages(study, states), "totals": totals})
         return
     if len(states) > MANY and not every:
@@ -121,13 +132,17 @@ def show_plan(study: Study, *, as_json: bool, every: bool) -> None:
             **{**totals, "flops": si(totals["flops"]), "time": duration(totals["seconds"])}
         )
     )
+    if needed:
+        click.echo(flight.line())
+        for fault in flight.faults():
+            put(f"run will refuse: {fault}")
 
 
 def show_keys(study: Study) -> None:
     """Wave, key and label of each stage that is missing, in the order of the waves."""
     waves = study.plan.waves(study.needed())
     for key in sorted(waves, key=waves.__getitem__):
-        click.echo(f"{waves[key]} {key[:12]} {study.plan.labels[key]}")
+        put(f"{waves[key]} {key[:12]} {study.plan.labels[key]}")
 
 
 def _states(study: Study, done: set[str], needed: set[str]) -> list[tuple[str, str, str]]:
@@ -181,7 +196,7 @@ def _totals(study: Study, done: set[str], needed: Sequence[str]) -> dict[str, An
 
 def show_failures(study: Study, outcome: Outcome) -> None:
     for key, reason in outcome.failed.items():
-        click.echo(f"failed: {study.plan.labels[key]} ({key[:12]}): {reason}", err=True)
+        put(f"failed: {study.plan.labels[key]} ({key[:12]}): {reason}", err=True)
     if outcome.blocked:
         click.echo(f"{len(outcome.blocked)} stages depend on what failed", err=True)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from adapterxlt.core.showing import visible
+
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 RECIPE = click.argument("recipe", metavar="RECIPE")
 
@@ -71,6 +73,11 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=20.0,
             show_default=True,
             help="Seconds between two snapshots of a stage.",
+        ),
+        click.option(
+            "--no-preflight",
+            is_flag=True,
+            help="Start also what disk or memory may not be enough for.",
         ),
         click.option("--micro-batch", type=click.IntRange(1), help="Rows at once, to save memory."),
         click.option(
@@ -164,4 +171,4 @@ def default_lock(recipe: str) -> Path | None:
 
 def say(line: str) -> None:
     """Talk goes to stderr; stdout carries results."""
-    click.echo(line, err=True)
+    click.echo(visible(line, keep="\n"), err=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapterxlt.core.errors import UsageError, did_you_mean
+from adapterxlt.core.showing import json_text
 
 Listing = list[dict[str, Any]]
 
@@ -80,8 +81,6 @@ def show(name: str, store: str | None = None) -> str:
 
 
 def _record(prefix: str, store: str | None) -> str | None:
-    import json
-
     from adapterxlt.run.study import store_root
     from adapterxlt.store.store import Store
 
@@ -92,7 +91,7 @@ def _record(prefix: str, store: str | None) -> str | None:
     if len(keys) > 1:
         raise UsageError(f"{len(keys)} stages begin with {prefix!r}", hint="give more digits")
     record = opened.read(keys[0]) if keys else None
-    return json.dumps(record.body(), indent=1, ensure_ascii=False) + "\n" if record else None
+    return json_text(record.body(), indent=1) + "\n" if record else None
 
 
 def _adapters(backbone: str | None, store: str | None) -> Listing:

@@ -6,7 +6,6 @@ Presentation only; what is known is from `run.watching`, and so is the time left
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,9 @@ from typing import Any
 
 import click
 
-from adapterxlt.console import aligned, duration, show_json, si
+from adapterxlt.console import aligned, duration, put, show_json, si
 from adapterxlt.core.forecast import COVERAGE, Forecast
+from adapterxlt.core.showing import json_text, visible
 from adapterxlt.run import watching
 from adapterxlt.run.events import Event
 from adapterxlt.run.scheduler import Silent
@@ -36,22 +36,21 @@ def show_status(study: Study, *, as_json: bool, watch: bool = False) -> None:
     if not watch and as_json:
         show_json(asdict(watcher.look()))
     elif not watch:
-        click.echo(status_text(watcher.look()))
+        put(status_text(watcher.look()))
     elif sys.stdout.isatty() and not as_json:
         from rich.live import Live
         from rich.text import Text
 
         with Live(auto_refresh=False) as live:
             for sight in _looks(watcher):
-                live.update(
-                    Text(status_text(sight), no_wrap=True, overflow="ellipsis"), refresh=True
-                )
+                text = visible(status_text(sight), keep="\n")
+                live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
     else:
         for place, sight in enumerate(_looks(watcher)):
             if as_json:
-                click.echo(json.dumps(asdict(sight), ensure_ascii=False))
+                click.echo(json_text(asdict(sight)))
             else:
-                click.echo(("\n" if place else "") + status_text(sight))
+                put(("\n" if place else "") + status_text(sight))
             sys.stdout.flush()
 
 
@@ -215,9 +214,9 @@ class _Display(Silent):
             ]
         )
         if self.live is not None:
-            self.live.console.print(line, markup=False, highlight=False)
+            self.live.console.print(visible(line), markup=False, highlight=False)
         else:
-            click.echo(line, err=True)
+            click.echo(visible(line), err=True)
 
     @property
     def _runs(self) -> list[watching.RunState]:
@@ -244,4 +243,5 @@ class _Display(Silent):
         since = watching.since_of(self._runs)
         rows = watching.running_rows(self.study, since, notes, time.time())
         text += "\n" + running_text(rows) if rows else ""
-        self.live.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        shown = visible(text, keep="\n")
+        self.live.update(Text(shown, no_wrap=True, overflow="ellipsis"))

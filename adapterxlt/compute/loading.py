@@ -16,7 +16,7 @@ from adapters import AutoAdapterModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from adapterxlt.core.errors import UsageError
+from adapterxlt.core.errors import AdapterXLTError, UsageError
 
 LM_HEAD = "default"
 #: What checkpoints of transformers call the bias of their output embeddings.
@@ -31,8 +31,20 @@ def load(folder: Path, device: torch.device) -> tuple[Any, PreTrainedTokenizerFa
         device: where it will compute.
 
     Raises:
-        UsageError: no fast tokenizer, or more pieces than embeddings.
+        UsageError: no fast tokenizer, more pieces than embeddings, or files that the libraries
+            cannot read.
     """
+    try:
+        return _load(folder, device)
+    except (AdapterXLTError, MemoryError):
+        raise
+    except Exception as error:
+        # The libraries raise of every kind; what they were given is a folder of somebody's.
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise UsageError(f"the backbone cannot be loaded: {what}", where=str(folder)) from error
+
+
+def _load(folder: Path, device: torch.device) -> tuple[Any, PreTrainedTokenizerFast]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     # It warns that adapters are not active whenever the base model is called directly.

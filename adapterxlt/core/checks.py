@@ -7,6 +7,7 @@ Each names its line and, where a name is not known, the nearest one that is. Cal
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
@@ -24,18 +25,25 @@ from adapterxlt.core.tasks import KINDS, PLACE_FIELDS, TASKS, Task
 if TYPE_CHECKING:
     from adapterxlt.core.recipe import Recipe
 
+#: Faults of form, and of meaning, that are put in words: many look for a name that was meant.
+MOST = 200
+#: Cells of a study: a plan of so many takes a minute and some gigabytes.
+MAX_CELLS = 500_000
+
 
 def schema_faults(
     errors: Iterable[Any], document: yamlio.Document, root: type[BaseModel]
 ) -> list[Fault]:
-    """pydantic's errors as faults, without those that only follow from others."""
-    found = list(errors)
+    """pydantic's errors as faults, without those that only follow from others; of very many the
+    first ones."""
+    found = list(errors)[:MOST]
     places = [error["loc"] for error in found]
 
     def follows(error: Any) -> bool:
         at = error["loc"]
-        deeper = any(loc != at and loc[: len(at)] == at for loc in places)
-        return error["type"] == "too_short" and deeper
+        if error["type"] != "too_short":
+            return False
+        return any(loc != at and loc[: len(at)] == at for loc in places)
 
     return [_fault(error, document, root) for error in found if not follows(error)]
 
@@ -91,6 +99,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((model for model in found if model is not None), None)
 
 
+@lru_cache(maxsize=1000)
 def _language_fault(code: str) -> str | None:
     """A suggestion for an unknown language, or ``None`` when it is known."""
     if code in lab.LANGUAGES:
@@ -138,10 +147,18 @@ def semantic_faults(recipe: Recipe, document: yamlio.Document) -> Iterable[Fault
         lists.append((("targets",), recipe.targets))
     for path, members in lists:
         values = [r.name if isinstance(r, Regime) else r for r in members]
+        before: set[Any] = set()
         for i, item in enumerate(values):
-            if item in values[:i]:
+            if item in before:
                 yield fault(f"{item!r} stands twice in {path[-1]}", "take one out", *path, i)
+            before.add(item)
     yield from _task_faults(recipe, fault)
+    cells = max(1, len(recipe.shots))
+    for several in (recipe.regimes, recipe.tasks, recipe.draws, recipe.seeds, recipe.all_targets):
+        cells *= max(1, len(several))
+    if cells > MAX_CELLS:
+        what = f"up to {cells:,} cells, more than {MAX_CELLS:,}"
+        yield fault(what, "make several recipes", "name")
     for task, members in recipe.intermediate.items():
         for i, code in enumerate(members):
             hint = _language_fault(code)

@@ -1,7 +1,8 @@
 """The one exception tree: what is wrong, where it is, what to do, and the exit code it maps to.
 
 Every error a user can cause ends here; the command line prints ``str(error)`` and exits with
-``error.exit_code``. Anything that is not an ``AdapterXLTError`` is a bug of the package.
+``error.exit_code``. Anything that is not an ``AdapterXLTError`` is a bug of the package. What a
+terminal would obey, or what would fill it, is not in a message: see `visible` and `shortened`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from adapterxlt.core.showing import MOST_TEXT, shortened, visible
+
+#: Faults of a recipe that are written out.
+MOST_FAULTS = 100
 
 
 class AdapterXLTError(Exception):
@@ -60,6 +66,10 @@ class StoreDamaged(AdapterXLTError):
     exit_code = 3
 
 
+class StoreUnwritable(AdapterXLTError):
+    """The store cannot be written to: its disk is full, or may only be read."""
+
+
 class RefusedError(AdapterXLTError):
     """Something foreign or unsafe was refused; it says which check failed."""
 
@@ -89,21 +99,25 @@ class RecipeError(AdapterXLTError):
         super().__init__(first.what, where=first.where, hint=first.hint)
 
     def __str__(self) -> str:
-        return "\n".join(str(fault) for fault in self.faults)
+        shown = [str(fault) for fault in self.faults[:MOST_FAULTS]]
+        more = len(self.faults) - MOST_FAULTS
+        return "\n".join([*shown, f"and {more:,} faults more"] if more > 0 else shown)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (RecipeError, (self.faults,))
 
 
 def one_line(what: str, where: str, hint: str) -> str:
-    """``where: what; hint`` with the empty parts left out."""
+    """``where: what; hint`` with the empty parts left out, on one line and safe for a terminal."""
+    what, hint = shortened(what), shortened(hint)
     text = f"{where}: {what}" if where else what
-    return f"{text}; {hint}" if hint else text
+    return visible(f"{text}; {hint}" if hint else text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` for the nearest known word, else the short list of known words."""
     names = sorted(known)
+    word = word[:MOST_TEXT]
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.55)
     if near:
         return f"did you mean {near[0]!r}?"

@@ -8,17 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from adapterxlt.core import yamlio
-from adapterxlt.core.checks import schema_faults, semantic_faults
+from adapterxlt.core.checks import MOST, schema_faults, semantic_faults
 from adapterxlt.core.claims import Claim, builtin_claims
 from adapterxlt.core.errors import Fault, RecipeError, UsageError, did_you_mean
 from adapterxlt.core.recipe import Recipe
 from adapterxlt.core.regimes import Regime
+from adapterxlt.core.showing import shortened
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,11 @@ def load_recipe(path: str | FilePath, overrides: Sequence[str] = ()) -> LoadedRe
     """
     path = FilePath(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = yamlio.text_of(path)
     except FileNotFoundError:
         hint = "see `adapterxlt ls recipes`"
         raise UsageError("no such recipe", where=str(path), hint=hint) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot be read: {error}", where=str(path)) from None
     return parse_recipe(text, str(path), overrides)
 
@@ -123,7 +125,7 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> LoadedR
         faults += schema_faults(error.errors(), document, Recipe)
         faults += _faults_of_the_rest(value, {item["loc"][0] for item in error.errors()}, document)
         raise RecipeError(_in_order(faults)) from None
-    faults += list(semantic_faults(recipe, document))
+    faults += islice(semantic_faults(recipe, document), MOST)
     if faults:
         raise RecipeError(_in_order(faults))
     return LoadedRecipe(recipe, document, tuple(overrides))
@@ -139,7 +141,7 @@ def _faults_of_the_rest(
         rest = Recipe.model_validate({k: v for k, v in value.items() if k not in faulty})
     except ValidationError:
         return []
-    return list(semantic_faults(rest, document))
+    return list(islice(semantic_faults(rest, document), MOST))
 
 
 def json_schema() -> dict[str, Any]:
@@ -152,10 +154,14 @@ def json_schema() -> dict[str, Any]:
 def _override(value: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UsageError(f"override {override!r} has no value", hint="write key=value")
+        what = f"override {shortened(override, 60)!r} has no value"
+        raise UsageError(what, hint="write key=value")
     append = key.endswith("+")
     path = key.removesuffix("+").split(".")
-    item = yamlio.parse(text, f"override {override!r}").value
+    known = len(path) <= yamlio.MAX_DEPTH and len(key) <= yamlio.MAX_KEY and key.isprintable()
+    if not known:
+        raise UsageError(f"override {shortened(override, 60)!r} is of no field of a recipe")
+    item = yamlio.parse(text, f"override {shortened(override)!r}").value
     result = dict(value)
     place = result
     for name in path[:-1]:
@@ -191,17 +197,17 @@ def _read_files(value: dict[str, Any], document: yamlio.Document) -> dict[str, A
                 continue
             path = FilePath(document.name).parent / entry
             try:
-                inner = yamlio.parse(path.read_text(encoding="utf-8"), str(path))
+                inner = yamlio.parse(yamlio.text_of(path), str(path))
                 model.model_validate(inner.value)
                 read[field][i] = inner.value
-            except (OSError, UnicodeDecodeError) as error:
-                where = document.where((field, i))
-                what = f"{field.removesuffix('s')} file {entry!r} cannot be read ({error})"
-                faults.append(Fault(what, where))
             except RecipeError as error:
                 faults += error.faults
             except ValidationError as error:
                 faults += schema_faults(error.errors(), inner, model)
+            except (OSError, ValueError) as error:
+                where = document.where((field, i))
+                what = f"{field.removesuffix('s')} file {entry!r} cannot be read ({error})"
+                faults.append(Fault(what, where))
     if faults:
         raise RecipeError(_in_order(faults))
     return {**value, **read}
@@ -219,8 +225,8 @@ def read_claim(name: str) -> Claim:
             raise UsageError(f"no claim {name!r}", hint=did_you_mean(name, builtin_claims()))
         return builtin_claims()[name]
     try:
-        document = yamlio.parse(FilePath(name).read_text(encoding="utf-8"), name)
-    except (OSError, UnicodeDecodeError) as error:
+        document = yamlio.parse(yamlio.text_of(FilePath(name)), name)
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot be read: {error}", where=name) from None
     try:
         return Claim.model_validate(document.value)

@@ -162,10 +162,15 @@ class Plan:
                 result[key] = ("ready", "not in the store; inputs are there")
         return result
 
-    def needed(self, done: Mapping[str, Any] | set[str]) -> list[str]:
-        """Keys to compute, inputs first: missing evaluations and the missing stages under them."""
+    def needed(self, done: Mapping[str, Any] | set[str], lost: Iterable[str] = ()) -> list[str]:
+        """Keys to compute, inputs first: missing evaluations and the missing stages under them.
+
+        Args:
+            lost: keys of stages that were done and are damaged; they are missed whatever is done.
+        """
         wanted: set[str] = set()
-        todo = [key for key in self.cells.values() if key not in done]
+        missed = (*self.cells.values(), *(key for key in lost if key in self.stages))
+        todo = [key for key in missed if key not in done]
         while todo:
             key = todo.pop()
             if key not in wanted:

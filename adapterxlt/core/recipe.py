@@ -23,10 +23,11 @@ from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.adoption import ANY, Adopt, as_entry, short_schema
 from adapterxlt.core.claims import Claim, builtin_claims
 from adapterxlt.core.regimes import Phase, Regime, builtin_regimes, tuples
-from adapterxlt.core.specs import BASE_BUDGET, Budget, Closed, Shortcuts
+from adapterxlt.core.specs import BASE_BUDGET, Budget, Closed, Positive, Shortcuts
 from adapterxlt.core.tasks import PLACE_FIELDS, TASKS, Place, Task
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MAX_REGIMES = 100
 RegimeEntry = Annotated[
     Annotated[str, Tag("<name>")] | Annotated[Regime, Tag("<regime>")],
     Discriminator(lambda value: "<name>" if isinstance(value, str) else "<regime>"),
@@ -143,11 +144,11 @@ def is_code(name: Any) -> bool:
 class Limits(Closed):
     """Upper bounds on the rows read, first rows first; for studies with little compute."""
 
-    train: Annotated[int, Field(gt=0)] | None = None
+    train: Positive | None = None
     """Rows of a training split that is read whole: the source's, or one with `shots: all`."""
-    test: Annotated[int, Field(gt=0)] | None = None
+    test: Positive | None = None
     """Rows of each test split."""
-    text: Annotated[int, Field(gt=0)] | None = None
+    text: Positive | None = None
     """Lines of each language's monolingual text."""
 
 
@@ -174,9 +175,9 @@ class Recipe(Closed):
     )
     """What regimes call `intermediate`: tasks and whose data for them, e.g. nli: [en, de]; or a
     list of tasks, for the source and all targets."""
-    regimes: tuple[RegimeEntry, ...] = Field(min_length=1)
+    regimes: tuple[RegimeEntry, ...] = Field(min_length=1, max_length=MAX_REGIMES)
     """Names of built-in regimes, paths of regime files (*.yaml), or regimes written out."""
-    shots: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    shots: tuple[Positive, ...] = ()
     draws: tuple[Seed, ...] = (1,)
     """Seeds of the choice of shots."""
     seeds: tuple[Seed, ...] = (1,)

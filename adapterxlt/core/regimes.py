@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.adoption import Adopt, as_entry, short_schema
 from adapterxlt.core.errors import did_you_mean
-from adapterxlt.core.specs import Budget, Closed
+from adapterxlt.core.specs import Budget, Closed, Positive
 
 #: Words a phase may use in `languages` besides codes of languages and names of resource classes.
 LANGUAGE_WORDS = ("source", "target", "targets", "intermediate")
@@ -56,7 +56,9 @@ def tuples(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], Field(min_length=1)]
-Count = Annotated[int, Field(gt=0)]
+Count = Positive
+#: Phases of a regime; none has more than five.
+MAX_PHASES = 20
 Shots = Annotated[
     Annotated[Literal["grid", "all"], Tag("<word>")] | Annotated[Count, Tag("<number>")],
     Discriminator(_kind),
@@ -250,7 +252,7 @@ class Regime(Closed):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     summary: str = ""
-    phases: tuple[Phase, ...] = Field(min_length=1)
+    phases: tuple[Phase, ...] = Field(min_length=1, max_length=MAX_PHASES)
     finish: Annotated[
         Annotated[Literal["last", "average", "oracle", "source-dev"], Tag("<word>")]
         | Annotated[Count, Tag("<number>")]

@@ -20,7 +20,8 @@ class Closed(BaseModel):
     )
 
 
-Positive = Annotated[int, Field(gt=0)]
+#: What is counted: nothing that can be meant is more, and sums and products stay numbers.
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 class Shortcuts(Closed):

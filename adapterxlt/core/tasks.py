@@ -130,7 +130,7 @@ class Place(Closed):
     """Sizes of splits on a hub, so that a study can be planned before anything is fetched."""
     divide: dict[Split, Annotated[float, Field(gt=0, lt=1)]] | None = None
     """Shares into which a language's only split is divided, e.g. {train: 0.8, test: 0.2}."""
-    divide_seed: Annotated[int, Field(ge=0)] = 1
+    divide_seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     licence: str = ""
 
     @field_validator("languages", mode="before")
@@ -237,7 +237,8 @@ class Task(Closed):
             of_place |= {"languages"}
         place = {k: v for k, v in value.items() if k in of_place}
         own = {k: v for k, v in value.items() if k not in of_place}
-        return {**own, "places": [place, *value.get("places", ())]}
+        places = value.get("places", [])
+        return {**own, "places": [place, *places] if isinstance(places, list) else places}
 
     @field_validator(
         "inputs", "labels", "metrics", "languages", "pool", "places", "choices", mode="before"

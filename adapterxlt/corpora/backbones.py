@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,21 @@ from adapterxlt.core.canon import digest
 from adapterxlt.core.errors import UsageError
 from adapterxlt.core.plan import BackboneInfo
 from adapterxlt.core.specs import Shape
+from adapterxlt.corpora.checkpoints import (
+    MOST_CONFIG,
+    check_checkpoint,
+    check_code,
+    check_links,
+    read_object,
+)
 from adapterxlt.corpora.sources import Notes
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 #: What else says how text becomes sub-words, where a folder has it.
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+#: More than any encoder has.
+MAX_LAYERS, MAX_POSITIONS = 1000, 1 << 20
 
 
 def lab_backbone() -> BackboneInfo:
@@ -41,8 +49,9 @@ def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
     """A local folder in the format of transformers; weights as safetensors only.
 
     Raises:
-        UsageError: no folder, a file missing, an architecture that is not supported, or weights
-            that exist only as a pickle.
+        UsageError: no folder, a file missing, a configuration that cannot be, an architecture that
+            is not supported, or weights that exist only as a pickle.
+        RefusedError: it asks for code of its own, or a file is a link to somewhere else.
     """
     folder = Path(folder).absolute()
     if not folder.is_dir():
@@ -52,8 +61,13 @@ def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
             pickled = name == WEIGHTS and (folder / "pytorch_model.bin").exists()
             hint = "convert its pickled weights to safetensors first" if pickled else ""
             raise UsageError(f"backbone has no {name}", where=str(folder), hint=hint)
+    check_links(folder, ("config.json", WEIGHTS, TOKENIZER, *TOKENIZER_SETTINGS))
+    config = read_object(folder / "config.json", MOST_CONFIG)
+    check_code(config, folder / "config.json")
+    for name in TOKENIZER_SETTINGS[:1]:
+        if (folder / name).is_file():
+            check_code(read_object(folder / name, MOST_CONFIG), folder / name)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = Shape(
             config["num_hidden_layers"],
             config["hidden_size"],
@@ -63,8 +77,11 @@ def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
         # Positions of padding and before it are never used in the RoBERTa family.
         unused = 0 if config.get("model_type") == "bert" else config.get("pad_token_id", 1) + 1
         positions = config["max_position_embeddings"] - unused
-        if not all(isinstance(size, int) and size > 0 for size in (*_sizes(shape), positions)):
+        if not all(type(size) is int and 0 < size < 2**31 for size in (*_sizes(shape), positions)):
             raise ValueError("sizes are positive whole numbers")
+        if shape.layers > MAX_LAYERS or positions > MAX_POSITIONS:
+            raise ValueError(f"{shape.layers:,} layers and {positions:,} positions")
+        _check_numbers(config)
     except (ValueError, KeyError, TypeError) as error:
         where = str(folder / "config.json")
         raise UsageError(f"not an encoder's configuration: {error}", where=where) from None
@@ -98,6 +115,32 @@ def folder_backbone(folder: Path, notes: Notes | None = None) -> BackboneInfo:
         model_type=config["model_type"],
         names=frozenset(short_name(name) for name in called if name),
     )
+
+
+def check_backbone(folder: Path) -> None:
+    """Look at a folder's files closely; see `checkpoints.check_checkpoint`.
+
+    Raises:
+        UsageError: what does not fit.
+    """
+    check_checkpoint(folder, read_object(Path(folder) / "config.json", MOST_CONFIG))
+
+
+def _check_numbers(config: dict[str, Any]) -> None:
+    """``ValueError`` for fields that a library would stumble over, where they are given."""
+    heads = config.get("num_attention_heads", 1)
+    if type(heads) is not int or heads < 1 or config["hidden_size"] % heads:
+        raise ValueError("hidden_size is no multiple of num_attention_heads")
+    for name in ("attention_probs_dropout_prob", "hidden_dropout_prob"):
+        share = config.get(name, 0.0)
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise ValueError(f"{name} is a share")
+    for name in ("pad_token_id", "type_vocab_size"):
+        number = config.get(name, 1)
+        if type(number) is not int or not 0 <= number < config["vocab_size"]:
+            raise ValueError(f"{name} is a whole number below vocab_size")
+    if not isinstance(config.get("hidden_act", ""), str):
+        raise ValueError("hidden_act is a name")
 
 
 def _sizes(shape: Shape) -> tuple[int, int, int, int]:

@@ -1,25 +1,24 @@
 """File formats: bytes to raw rows, each with the line it begins at under ``"#"``.
 
 What a row must hold is said by tasks and checked in `corpora.rows`; here only the format itself is.
-Every fault is one ``DataError`` at file and line. Nothing is written and nothing is guessed but the
-format, from the end of a file's name.
+Every fault is one ``DataError`` at file and line, also of files that were made to take all memory.
+Nothing is written and nothing is guessed but the format, from the end of a file's name.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from adapterxlt.core.errors import DataError
+from adapterxlt.core.plain import json_of
 from adapterxlt.core.tasks import Format
-from adapterxlt.corpora import mewslix
+from adapterxlt.corpora import mewslix, parquet
+from adapterxlt.corpora.unpacking import content
 
 Row = dict[str, Any]
 
@@ -38,8 +37,10 @@ SUFFIXES: dict[str, Format] = {
 }
 #: Formats in which all values are strings, so that lists are written as strings too.
 CELLS: frozenset[Format] = frozenset({"csv", "tsv"})
-#: Contexts of question answering are longer than what the csv module takes by default.
-_LONGEST_CELL = 2**31 - 1
+#: Characters of a line, and of a cell: contexts of question answering have some ten thousands.
+MOST_LINE = 10_000_000
+#: Columns of a table.
+MOST_COLUMNS = 1000
 _BOM = b"\xef\xbb\xbf"
 #: What a tag looks like, where a word ``#`` has to be told from a comment.
 _TAG = re.compile(r"[BIESLU]-\S+|[A-Z]{1,5}")
@@ -79,15 +80,6 @@ def _endings() -> Iterator[tuple[str, str]]:
         yield suffix, ""
 
 
-def content(path: Path) -> bytes:
-    """The bytes of a file, unpacked; ``DataError`` where they cannot be had."""
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.name.endswith(".gz") else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path)) from None
-
-
 def read(
     path: Path, format: Format | None = None, columns: Mapping[str, str] | None = None
 ) -> list[Row]:
@@ -122,8 +114,9 @@ def renamed(rows: list[Row], columns: Mapping[str, str] | None) -> list[Row]:
 def parse(path: Path, data: bytes, format: Format) -> list[Row]:
     """The rows in unpacked bytes; ``path`` is for messages."""
     if format == "parquet":
-        return _parquet(path, data)
+        return parquet.rows_of(path, data)
     data = data.removeprefix(_BOM)
+    _check_bytes(path, data)
     if format in ("jsonl", "mewslix"):
         rows = _json_lines(path, data)
         return rows if format == "jsonl" else mewslix.rows_of(path, rows)
@@ -143,6 +136,7 @@ def aligned(paths: Mapping[str, Path], datas: Mapping[str, bytes]) -> list[Row]:
     """
     columns = {}
     for name, path in paths.items():
+        _check_bytes(path, datas[name])
         lines = [line for _, line in _lines(_text(path, datas[name].removeprefix(_BOM)))]
         columns[name] = lines
         first = next(iter(columns))
@@ -152,6 +146,24 @@ def aligned(paths: Mapping[str, Path], datas: Mapping[str, bytes]) -> list[Row]:
             raise DataError(what, where=str(path), hint=hint)
     rows = zip(*columns.values(), strict=True)
     return [{**dict(zip(columns, row, strict=True)), "#": n} for n, row in enumerate(rows, 1)]
+
+
+def _check_bytes(path: Path, data: bytes) -> None:
+    """Refuse what is no text, and lines that nothing would ever come to the end of."""
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[1:2] == b"\0" != data[:1]
+        what = "not UTF-8: it looks like UTF-16" if wide else "a byte of zero"
+        raise DataError(what, where=f"{path}:{line}", hint="text is read as UTF-8")
+    begin = 0
+    while len(data) - begin > MOST_LINE:
+        # The last line feed that a line beginning here may have.
+        end = data.rfind(b"\n", begin, begin + MOST_LINE + 1)
+        if end < 0:
+            line = data.count(b"\n", 0, begin) + 1
+            what = f"a line of more than {MOST_LINE:,} bytes"
+            raise DataError(what, where=f"{path}:{line}", hint="a row is a line")
+        begin = end + 1
 
 
 def _text(path: Path, data: bytes) -> str:
@@ -180,10 +192,8 @@ def _json_lines(path: Path, data: bytes) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
-            if b"\\ud" in line.lower():
-                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
-        except (ValueError, RecursionError) as error:
+            row = json_of(line.decode("utf-8"))
+        except ValueError as error:
             raise DataError(f"not JSON: {error}", where=f"{path}:{number}") from None
         if not isinstance(row, dict):
             raise DataError("a row is a JSON object", where=f"{path}:{number}")
@@ -210,7 +220,7 @@ def _table(path: Path, text: str, delimiter: str) -> list[Row]:
 
 
 def _cells(path: Path, text: str, delimiter: str, quoting: Any) -> list[Row]:
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(MOST_LINE)
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     rows: list[Row] = []
@@ -221,6 +231,8 @@ def _cells(path: Path, text: str, delimiter: str, quoting: Any) -> list[Row]:
             where = f"{path}:{number}"
             if cells and not header:
                 header = [name.strip() for name in cells]
+                if len(header) > MOST_COLUMNS:
+                    raise DataError(f"{len(header):,} columns", where=where)
                 twice = [name for name in header if header.count(name) > 1]
                 if twice:
                     raise DataError(f"column {twice[0]!r} is twice in the header", where=where)
@@ -304,57 +316,3 @@ def _comment(line: str, cells: list[str], width: int | None) -> bool:
     if not line.startswith("# ") or "\t" in line:
         return False
     return len(cells) != (width or 2) or not _TAG.fullmatch(cells[-1])
-
-
-# --- Parquet -----------------------------------------------------------------------------------
-
-
-def _parquet(path: Path, data: bytes) -> list[Row]:
-    """Rows of a Parquet file; class numbers become names where the file has them."""
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(io.BytesIO(data))
-    except (pyarrow.ArrowException, OSError) as error:
-        first = str(error).partition("\n")[0]
-        raise DataError(f"not a Parquet file: {first}", where=str(path)) from None
-    features = _features(table.schema.metadata)
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    for name, feature in features.items():
-        if name in columns:
-            columns[name] = [_named(value, feature) for value in columns[name]]
-    rows = zip(*columns.values(), strict=True)
-    return [{**dict(zip(columns, row, strict=True)), "#": n} for n, row in enumerate(rows, 1)]
-
-
-def _features(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """What the `datasets` library says of the columns."""
-    try:
-        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return features if isinstance(features, dict) else {}
-
-
-def _named(value: Any, feature: Any) -> Any:
-    """A value with its class numbers as names; a number without a name (-1: none) stays."""
-    if isinstance(feature, list):
-        return _named(value, {"feature": feature[0]}) if feature else value
-    if not isinstance(feature, dict):
-        return value
-    inner = feature.get("feature")
-    names = feature.get("names")
-    if isinstance(names, list) and isinstance(value, int) and not isinstance(value, bool):
-        return names[value] if 0 <= value < len(names) else value
-    if isinstance(value, list) and inner is not None:
-        return [_named(item, inner) for item in value]
-    if isinstance(value, dict):
-        # A sequence of structures is stored as a structure of lists.
-        parts = inner if isinstance(inner, dict) else feature
-        wrap = isinstance(inner, dict)
-        return {
-            k: _named(v, {"feature": parts.get(k)} if wrap else parts.get(k))
-            for k, v in value.items()
-        }
-    return value

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, get_args
 
 from adapterxlt.core.errors import DataError, did_you_mean
+from adapterxlt.core.showing import shortened
 from adapterxlt.core.tasks import Split, Task
 from adapterxlt.corpora.formats import Row
 
@@ -158,9 +160,8 @@ class _Checker:
                 raise _Wrong(f"{column} {_shown(row[column])} is none of the task's", hint)
         label = self._label(row)
         if label not in self.numbers:
-            what = (
-                f"label {row[self.task.label]!r} is no number of one of {len(self.choices)} choices"
-            )
+            given = _value(row[self.task.label])
+            what = f"label {given} is no number of one of {len(self.choices)} choices"
             raise _Wrong(what, f"they are {', '.join(self.numbers)}")
         row[self.task.label] = label
 
@@ -174,8 +175,8 @@ class _Checker:
         return self.relabel.get(label, label) if isinstance(label, str) else label
 
     def _outside(self, label: Any) -> _Wrong:
-        what = f"label {label!r} is outside the label set of {self.task.name}"
-        return _Wrong(what, did_you_mean(str(label), self.known))
+        what = f"label {_value(label)} is outside the label set of {self.task.name}"
+        return _Wrong(what, did_you_mean(str(label), self.known) if _is_word(label) else "")
 
     # --- kinds without labels ------------------------------------------------------------------
 
@@ -189,9 +190,9 @@ class _Checker:
             raise _Wrong("no answer, which a row of train needs")
         for i, (text, start) in enumerate(zip(texts, starts, strict=True)):
             if not isinstance(text, str) or not text:
-                raise _Wrong(f"answer {text!r} is not text")
+                raise _Wrong(f"answer {_value(text)} is not text")
             if not isinstance(start, int) or isinstance(start, bool):
-                raise _Wrong(f"answer_start {start!r} is not a whole number")
+                raise _Wrong(f"answer_start {_value(start)} is not a whole number")
             there = context[start : start + len(text)] if start >= 0 else ""
             if there != text and self.realign:
                 before = context.rfind(text, 0, max(start, 0) + len(text))
@@ -235,7 +236,7 @@ class _Checker:
         if self.split == "candidates":
             row["id"] = self._id(row["id"])
             if row["id"] in self.ids:
-                raise _Wrong(f"candidate {row['id']!r} is there twice", "ids are unique")
+                raise _Wrong(f"candidate {_shown(row['id'])} is there twice", "ids are unique")
             self.ids.add(row["id"])
             self._filled(row, ("text",))
             if "answers" in row:
@@ -275,7 +276,7 @@ class _Checker:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if not isinstance(value, str) or not value:
-            raise _Wrong(f"id {value!r} is not text")
+            raise _Wrong(f"id {_value(value)} is not text")
         return value
 
     def _strings(self, value: Any) -> list[str] | None:
@@ -380,13 +381,25 @@ def _json(text: str, otherwise: Any) -> Any:
     if not text.startswith(("[", "{")):
         return otherwise
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        return found
     except (ValueError, RecursionError):
         return otherwise
 
 
 def _length(value: Any) -> int:
     return len(value) if isinstance(value, str) else sum(len(word) + 1 for word in value)
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str | int)
+
+
+def _value(value: Any) -> str:
+    """Any value of a row for a message, as far as it is short and shallow."""
+    return _shown(value) if isinstance(value, str) else shortened(reprlib.repr(value), _SHOWN)
 
 
 def _shown(text: str) -> str:

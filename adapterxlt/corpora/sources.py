@@ -17,7 +17,7 @@ from adapterxlt.core.canon import digest, sha256_hex, shuffled
 from adapterxlt.core.errors import DataError, UsageError, did_you_mean
 from adapterxlt.core.plan import DataInfo
 from adapterxlt.core.tasks import KINDS, TASKS, Place, Task
-from adapterxlt.corpora import formats
+from adapterxlt.corpora import formats, unpacking
 from adapterxlt.corpora.formats import Row
 from adapterxlt.corpora.hub import HubSplit, Shelf
 from adapterxlt.corpora.laboratory import LabCorpus
@@ -279,7 +279,7 @@ class Corpus:
             rows = formats.read(self.shelf.path(origin.hub), "parquet")
             content: Any = origin.hub.digest
         else:
-            data = {column: formats.content(path) for column, path in origin.files.items()}
+            data = {column: unpacking.content(path) for column, path in origin.files.items()}
             content = {column: sha256_hex(part) for column, part in data.items()}
             if "" in data:
                 rows, content = formats.parse(origin.path, data[""], origin.format), content[""]

@@ -19,6 +19,7 @@ from adapterxlt.core.tasks import TASKS, Task
 from adapterxlt.corpora.reading import Reading
 from adapterxlt.run.adoptions import bring, check, folder_of, provenance
 from adapterxlt.run.desk import Places
+from adapterxlt.run.keeping import remember
 from adapterxlt.run.looking import look, look_at
 from adapterxlt.run.requests import Request
 from adapterxlt.run.study import backbone_at, store_root
@@ -70,6 +71,8 @@ def adopt_one(
     if said_not is not None:
         raise RefusedError(said_not)
     stage = adopt_stage(one, info, inputs, own)
+    stages = {made.key: made for made in (base_stage, stage) if made is not None}
+    remember(opened, one.label, "", stages)
     bring(opened, [(stage.key, one)], base_folder, listener)
     places = Places(opened.root, Reading(None), where)
     if base_stage is not None:

@@ -32,6 +32,7 @@ from adapterxlt.core.errors import (
 )
 from adapterxlt.core.known import known_adapters
 from adapterxlt.core.loading import LoadedRecipe
+from adapterxlt.core.plain import json_of, plain_bytes, utf8
 from adapterxlt.core.plan import BackboneInfo
 from adapterxlt.run.looking import look, look_at, read_folder
 from adapterxlt.run.unpickling import pickle_refused
@@ -41,6 +42,8 @@ from adapterxlt.store.store import Store
 Tell = Callable[[str], None]
 #: Number of the lock file's form, and of what is noted of a folder.
 FORMAT = 1
+#: Bytes of a lock file.
+MOST_LOCK = 16 << 20
 
 
 class LockFile:
@@ -61,11 +64,11 @@ class LockFile:
         if not path.exists():
             return file
         try:
-            body = json.loads(path.read_text(encoding="utf-8"))
+            body = json_of(utf8(plain_bytes(path, MOST_LOCK)))
             if body["adapterxlt lock"] != FORMAT:
                 raise ValueError(f"it is of form {body['adapterxlt lock']}")
             file.entries = {name: _entry(name, value) for name, value in body["adapters"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             hint = "write it anew with adapterxlt lock"
             raise UsageError(f"not a lock file: {why}", where=str(path), hint=hint) from None

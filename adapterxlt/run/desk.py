@@ -139,14 +139,13 @@ class Desk:
         if name not in self._encoded:
             with self.store.lock(f"encoded-{name[:32]}"):
                 known = self.store.noted("encoded", name)
-                if known is None or not self.store.has(known["object"]):
-                    known = {
-                        "object": self.store.put(to_bytes(self._encode(backbone, stage, data)))
-                    }
+                if known is None or not self.store.keep_whole(known["object"]):
+                    made = self.store.put(to_bytes(self._encode(backbone, stage, data)))
+                    known = {"object": made, "of": data["data"]}
                     self.store.note("encoded", name, known)
-            if len(self._encoded) > 256:
-                self._encoded.clear()
-            self._encoded[name] = from_file(self.store.path(known["object"]))
+                if len(self._encoded) > 256:
+                    self._encoded.clear()
+                self._encoded[name] = from_file(self.store.object_path(known["object"]))
         whole = self._encoded[name]
         return whole.choose(selection(len(whole.rows), data))
 

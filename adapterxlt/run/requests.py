@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ class Notes:
                 "rate": self._rate(step, now),
                 "time": time.time(),
             }
-            write_json(self.path, note, durable=False)
+            # A note that cannot be written is no reason to stop working.
+            with suppress(OSError):
+                write_json(self.path, note, durable=False)
 
     def _rate(self, step: int, now: float) -> float | None:
         if self.first is None or step <= self.first[0]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from adapterxlt.core.errors import AdapterXLTError, RefusedError, StageError
+from adapterxlt.core.errors import AdapterXLTError, RefusedError, StageError, StoreUnwritable
 from adapterxlt.core.plan import Plan
 from adapterxlt.run.cohorts import signature
 from adapterxlt.run.events import Event, Log, born
@@ -101,6 +101,9 @@ def execute(
     Args:
         events: the log that is told what happens; the listener is told the same.
         about: what more is told when it starts.
+
+    Raises:
+        StoreUnwritable: what is finished could not be published; nothing more is started.
     """
     listener = listener or Silent()
     outcome = Outcome()
@@ -201,6 +204,9 @@ def execute(
                 for key in request.keys:
                     why = error.reasons.get(key) if isinstance(error, CohortFailed) else error
                     settle(key, why, 1 / len(request.keys), elsewhere)
+                if isinstance(error, StoreUnwritable):
+                    # Every other stage would be computed, and lost, in the same way.
+                    raise error
             if broken:
                 renew()
             start_ready()

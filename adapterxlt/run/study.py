@@ -16,13 +16,12 @@ from typing import Any
 
 from adapterxlt.core import cost
 from adapterxlt.core.adoption import Adoption, Adoptions, digests_of
-from adapterxlt.core.canon import digest
 from adapterxlt.core.errors import RecipeError, UsageError
 from adapterxlt.core.loading import LoadedRecipe, load_recipe
 from adapterxlt.core.lowering import lower
 from adapterxlt.core.plan import BackboneInfo, Cell, Plan
 from adapterxlt.core.recipe import Recipe
-from adapterxlt.corpora.backbones import folder_backbone, lab_backbone
+from adapterxlt.corpora.backbones import check_backbone, folder_backbone, lab_backbone
 from adapterxlt.corpora.hub import HubSplit, Shelf
 from adapterxlt.corpora.reading import Reading
 from adapterxlt.corpora.sources import Corpus, LabCorpus
@@ -31,6 +30,7 @@ from adapterxlt.run.adoptions import lock as write_lock
 from adapterxlt.run.cohorts import cohort_size
 from adapterxlt.run.desk import Places
 from adapterxlt.run.faults import adoption_faults, data_faults, spec_faults
+from adapterxlt.run.keeping import remember
 from adapterxlt.run.pools import Pool, ProcessPool, SerialPool
 from adapterxlt.run.requests import Request
 from adapterxlt.run.scheduler import Listener, Outcome, execute
@@ -164,12 +164,18 @@ class Study:
             snapshot_every=snapshot_every,
             num_proc=num_proc,
         )
-        self._remember()
+        # Before anything is looked for, so that nobody collects what is found.
+        remember(self.store, self.recipe.name, self.loaded.resolved_text(), self.plan.stages)
         needed = self.needed(only)
+        if needed:
+            # Nor what is looked at while somebody collects: it is touched, and looked for again.
+            self.store.touch(self.done())
+            needed = self.needed(only)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             needed = agree(self.places, needed)
         if not needed:
             return Outcome()
+        self.check_backbone()
         self.fetch(num_proc=num_proc, only=only)
         about = {"versions": environment(), "rates": dict(self.speed.per_kind)}
         about |= {"only": needed} if only else {}
@@ -196,7 +202,7 @@ class Study:
         """
         done = self.done()
         if not only:
-            return self.plan.needed(done)
+            return self.plan.needed(done, self.store.lost())
         chosen = {self._key(beginning) for beginning in only} - done
         stages, labels = self.plan.stages, self.plan.labels
         for key in chosen:
@@ -244,6 +250,15 @@ class Study:
             splits = corpus.wanted(task, language, split)
             if splits and task != "text" and all(shelf.has(one) for one in splits):
                 corpus.rows(task, language, split)
+
+    def check_backbone(self) -> None:
+        """Look closely at a backbone's folder, whose digests are known by now.
+
+        Raises:
+            UsageError: its files do not fit together.
+        """
+        if self.backbone.pretraining is None:
+            check_backbone(Path(self.places.backbone))
 
     def _reads(self, keys: Iterable[str]) -> Iterator[Mapping[str, Any]]:
         """The data that stages read, with repetitions."""
@@ -313,17 +328,6 @@ class Study:
                 return cell, key
         asked = ", ".join(f"{name}={value}" for name, value in wanted.items())
         raise UsageError(f"the study has no cell with {asked}", where=self.recipe.name)
-
-    def _remember(self) -> None:
-        """Note which study the stages belong to, for `status` and garbage collection."""
-        name = digest("study", self.loaded.resolved_text())[:32]
-        if self.store.noted("studies", name) is None:
-            value = {
-                "name": self.recipe.name,
-                "recipe": self.loaded.resolved_text(),
-                "keys": sorted(self.plan.stages),
-            }
-            self.store.note("studies", name, value)
 
 
 def lock_study(

@@ -5,6 +5,7 @@ Called by `run.worker`; with it the only bridge from run to compute.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,7 +17,7 @@ from adapterxlt.core.errors import StageError
 from adapterxlt.core.plan import Stage
 from adapterxlt.run.desk import HEAD, Desk
 from adapterxlt.run.requests import Notes, Request, Result
-from adapterxlt.store.files import write_bytes
+from adapterxlt.store.files import clear, is_plain, read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from adapterxlt.compute.backbone import Backbone
@@ -210,22 +211,29 @@ def snapshots_of(desk: Desk, request: Request) -> Snapshots:
     """Snapshots of a stage, kept in its scratch folder with a digest."""
     from adapterxlt.compute.snapshots import Snapshots
 
-    path = desk.store.work(request.key) / "snapshot"
+    key, path = request.key, desk.store.work(request.key) / "snapshot"
     return Snapshots(
-        (lambda data: _save_snapshot(path, data)) if desk.ranks.first else (lambda data: None),
-        lambda: _load_snapshot(path),
+        partial(_save_snapshot, path, key) if desk.ranks.first else (lambda data: None),
+        lambda: _load_snapshot(path, key),
         desk.places.snapshot_every,
     )
 
 
-def _save_snapshot(path: Path, data: bytes) -> None:
-    write_bytes(path, sha256_hex(data).encode() + data)
+def _save_snapshot(path: Path, key: str, data: bytes) -> None:
+    if os.path.lexists(path) and not is_plain(path):
+        clear(path)
+    write_bytes(path, _sum(key, data) + data)
 
 
-def _load_snapshot(path: Path) -> bytes | None:
-    """The snapshot, or ``None`` when there is none or it is not whole."""
-    with suppress(FileNotFoundError):
-        data = path.read_bytes()
-        if sha256_hex(data[64:]).encode() == data[:64]:
+def _load_snapshot(path: Path, key: str) -> bytes | None:
+    """The snapshot, or ``None`` when there is none, it is not whole, or is another stage's."""
+    with suppress(OSError):
+        data = read_bytes(path)
+        if _sum(key, data[64:]) == data[:64]:
             return data[64:]
     return None
+
+
+def _sum(key: str, data: bytes) -> bytes:
+    """Of a snapshot and the stage that it is of: stages have parameters of the same names."""
+    return sha256_hex(key.encode() + data).encode()

@@ -35,7 +35,7 @@ def unpickled(store: Store, data: bytes, where: str) -> bytes:
     """
     name = sha256_hex(data)
     known = store.noted("unpickled", name)
-    if known is not None and store.has(known["object"]):
+    if known is not None and store.keep_whole(known["object"]):
         return store.get(known["object"])
     made = _convert(data, where)
     header_of(memoryview(made), where)  # what is refused is not kept

@@ -309,7 +309,7 @@ class Watcher:
             wanted = {key for run in live for key in run.only}
             missing = [key for key in plan.stages if key in wanted - done]
         else:
-            missing = plan.needed(done)
+            missing = plan.needed(done, study.store.lost())
         ahead = left(study, live, missing, notes, now) if live else None
         dropped = set(since_of(runs)) - set(since_of(live))
         return Sight(

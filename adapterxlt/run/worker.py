@@ -6,6 +6,7 @@ the store and goes back to it. torch is imported when the first stage starts, no
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -18,7 +19,7 @@ from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from adapterxlt.core.errors import AdapterXLTError, StageError
+from adapterxlt.core.errors import AdapterXLTError, StageError, StoreUnwritable
 from adapterxlt.core.exports import Export
 from adapterxlt.core.plan import Stage
 from adapterxlt.run.desk import Desk, Places, desk_for
@@ -74,6 +75,21 @@ def run_stage(request: Request, progress: Progress | None = None) -> bool:
 
 
 def _run_stage(desk: Desk, request: Request, progress: Progress | None) -> bool:
+    try:
+        return _run_and_publish(desk, request, progress)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        hint = "make room or give rights, then run again: what is finished stays"
+        what = f"cannot be written: {error.strerror}"
+        raise StoreUnwritable(what, where=str(desk.store.root), hint=hint) from None
+
+
+#: What no stage after this one would be spared: a full disk, a quota, a disk that is only read.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def _run_and_publish(desk: Desk, request: Request, progress: Progress | None) -> bool:
     store, ranks, started = desk.store, desk.ranks, time.monotonic()
     with ExitStack() as locks:
         # In one order, so that two processes do not wait for each other.
@@ -119,6 +135,8 @@ def _pretrain(desk: Desk, request: Request, notes: Notes) -> Result:
 
     folder = desk.store.work(request.key) / "backbone"
     params = request.stage.params
+    # What a killed process was writing would be published with the rest.
+    shutil.rmtree(folder, ignore_errors=True)
     facts = pretrain(
         folder,
         spec=params["spec"],

@@ -17,10 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from adapterxlt.core.canon import canonical, digest, sha256_hex
-from adapterxlt.core.errors import StoreDamaged, UsageError
-from adapterxlt.store.files import read_json, write_bytes, write_json
+from adapterxlt.core.errors import StoreDamaged
+from adapterxlt.store import formats
+from adapterxlt.store.files import (
+    clear,
+    is_plain,
+    move_aside,
+    read_bytes,
+    read_json,
+    write_bytes,
+    write_json,
+)
+from adapterxlt.store.formats import settle
 
-FORMAT = 1
+_DIGEST, _NAME = re.compile(r"[0-9a-f]{64}"), re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -51,34 +61,13 @@ class Store:
 
     Raises:
         UsageError: the folder is something else, of a newer format, or cannot be written.
+        StoreDamaged: what says its format is not whole.
     """
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
         self._records: dict[str, Record] = {}
-        marker = self.root / "format.json"
-        found = read_json(marker)
-        if found is None:
-            try:
-                foreign = self.root.exists() and any(
-                    not path.name.startswith(".tmp-") for path in self.root.iterdir()
-                )
-                # Another process may have made the store since the marker was looked for.
-                if foreign and read_json(marker) is None:
-                    raise UsageError(
-                        "not a store, and not empty",
-                        where=str(self.root),
-                        hint="give another --store",
-                    )
-                if not foreign:
-                    write_json(marker, {"adapterxlt store": FORMAT})
-            except OSError as error:
-                raise UsageError(f"no store can be here: {error}", where=str(self.root)) from None
-            found = read_json(marker)
-        if not isinstance(found, dict) or found.get("adapterxlt store") != FORMAT:
-            raise UsageError(
-                f"store format {found}, this version reads {FORMAT}", where=str(self.root)
-            )
+        settle(self.root)
 
     def object_path(self, digest_hex: str) -> Path:
         return self.root / "objects" / digest_hex[:2] / digest_hex[2:]
@@ -89,26 +78,43 @@ class Store:
     def put(self, data: bytes) -> str:
         """Keep bytes; returns their SHA-256. Keeping the same bytes twice is one object."""
         name = sha256_hex(data)
-        path = self.object_path(name)
-        if not write_bytes(path, data, replace=False) and sha256_hex(path.read_bytes()) != name:
-            # What is there was damaged; the first whole writer wins.
-            write_bytes(path, data)
+        while not self.keep_whole(name):
+            if write_bytes(self.object_path(name), data, replace=False):
+                break
         return name
+
+    def keep_whole(self, digest_hex: str) -> bool:
+        """Whether there is a whole object; it is then in use, and what is damaged is put aside."""
+        path = self.object_path(digest_hex)
+        if not os.path.lexists(path):
+            return False
+        try:
+            self.get(digest_hex)
+        except StoreDamaged:
+            with suppress(FileNotFoundError):
+                self.aside(path, digest_hex)
+            return False
+        with suppress(OSError):
+            # Nobody collects what is younger than a run may need.
+            os.utime(path)
+        return True
 
     def get(self, digest_hex: str) -> bytes:
         """The bytes with this digest; raises ``StoreDamaged`` when they are missing or differ."""
         path = self.object_path(digest_hex)
         try:
-            data = path.read_bytes()
-        except OSError:
+            data = read_bytes(path)
+        except FileNotFoundError:
             raise _damaged("is missing", path) from None
+        except OSError:
+            raise _damaged("cannot be read", path) from None
         if sha256_hex(data) != digest_hex:
             raise _damaged("does not match its digest", path)
         return data
 
     def has(self, digest_hex: str) -> bool:
         """Whether there is an object with this digest."""
-        return self.object_path(digest_hex).is_file()
+        return is_plain(self.object_path(digest_hex))
 
     def path(self, digest_hex: str) -> Path:
         """Where an object lies, read and found whole, for what is mapped into memory."""
@@ -122,15 +128,24 @@ class Store:
         files: Mapping[str, bytes],
         facts: Mapping[str, Any],
     ) -> Record:
-        """Publish a finished stage: files first, the record last; the first writer wins."""
+        """Publish a finished stage: files first, the record last; the first writer wins.
+
+        Raises:
+            ValueError: a file's name is none that a record may have.
+        """
+        if not all(_NAME.fullmatch(name) for name in files):
+            raise ValueError(f"no names for files of a record: {sorted(files)}")
         named = {name: self.put(data) for name, data in sorted(files.items())}
-        return self.keep(Record(key, stage, named, facts))
+        record = self.keep(Record(key, stage, named, facts))
+        # Bytes that were there before it may have been collected just before they were named.
+        for name, data in files.items():
+            if record.files.get(name) == named[name] and not self.has(named[name]):
+                self.put(data)
+        return record
 
     def keep(self, record: Record) -> Record:
         """Keep a record whose files are here already; the first writer wins."""
-        body = record.body()
-        text = canonical({**body, "check": digest("record", body)}) + "\n"
-        write_bytes(self.record_path(record.key), text.encode(), replace=False)
+        write_bytes(self.record_path(record.key), text_of(record), replace=False)
         return self.read(record.key) or record
 
     def read(self, key: str) -> Record | None:
@@ -139,24 +154,19 @@ class Store:
             return self._records[key]
         path = self.record_path(key)
         try:
-            body = json.loads(path.read_bytes())
+            data = read_bytes(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except OSError:
             raise _damaged("cannot be read", path) from None
-        check = body.pop("check", None) if isinstance(body, dict) else None
-        try:
-            whole = check is not None and check == digest("record", body)
-        except (ValueError, TypeError):
-            whole = False  # NaN or infinity, which no record that was written has
-        if not whole or body.get("key") != key or not _plain(body["files"]):
+        record = record_of(key, data)
+        if record is None:
             raise _damaged("does not match its digest", path)
-        record = Record(body["key"], body["stage"], body["files"], body["facts"])
         self._records[key] = record
         return record
 
     def __contains__(self, key: str) -> bool:
-        return key in self._records or self.record_path(key).exists()
+        return key in self._records or os.path.lexists(self.record_path(key))
 
     def present(self, keys: Iterable[str]) -> set[str]:
         """Those of the keys that have a record; looks once into each folder, not for each key."""
@@ -166,31 +176,48 @@ class Store:
         found = set()
         for folder, names in by_folder.items():
             with suppress(FileNotFoundError):
-                there = names.intersection(os.listdir(self.root / "records" / folder))
+                try:
+                    there = names.intersection(os.listdir(self.root / "records" / folder))
+                except NotADirectoryError:
+                    path = self.root / "records" / folder
+                    raise _damaged("is where a folder should be", path) from None
                 found |= {folder + name.removesuffix(".json") for name in there}
         return found
 
     def __iter__(self) -> Iterator[str]:
         """Keys of all records, sorted."""
         for path in sorted((self.root / "records").glob("??/*.json")):
-            yield path.parent.name + path.stem
+            if _DIGEST.fullmatch(path.parent.name + path.stem):
+                yield path.parent.name + path.stem
 
     def objects(self) -> Iterator[str]:
         """Digests of all objects, named by a record or not, sorted."""
         for path in sorted((self.root / "objects").glob("??/*")):
-            if not path.name.startswith(".tmp-"):
+            if _DIGEST.fullmatch(path.parent.name + path.name):
                 yield path.parent.name + path.name
 
     def materialize(self, record: Record) -> Path:
         """A folder with the record's files under their names, for libraries that want folders.
 
-        Kept under ``work/`` and made anew when its files are not all there.
+        Kept under ``work/`` and made anew when its files are not all there, or others are.
         """
         folder = self.root / "work" / "folders" / record.key[:32]
+        if not folder.is_dir() or folder.is_symlink():
+            clear(folder)
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in record.files and not path.name.startswith(".tmp-"):
+                clear(path)
         for name, digest_hex in record.files.items():
             path = folder / name
-            if not path.exists() or sha256_hex(path.read_bytes()) != digest_hex:
-                write_bytes(path, self.get(digest_hex))
+            try:
+                whole = sha256_hex(read_bytes(path)) == digest_hex
+            except OSError:
+                whole = False
+            if not whole:
+                data = self.get(digest_hex)
+                if not is_plain(path):
+                    clear(path)
+                write_bytes(path, data)
         return folder
 
     def work(self, key: str) -> Path:
@@ -206,33 +233,110 @@ class Store:
         """One process works on a stage at a time. Saves work only; correctness never needs it."""
         from filelock import FileLock
 
-        path = self.root / "work" / "locks" / f"{key}.lock"
+        path = self.lock_path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path) and not is_plain(path):
+            clear(path)
         with FileLock(path):
             yield
 
+    def busy(self, key: str) -> bool:
+        """Whether a process holds the lock of a stage."""
+        from filelock import FileLock, Timeout
+
+        if not is_plain(self.lock_path(key)):
+            return False
+        try:
+            with FileLock(self.lock_path(key), timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def lock_path(self, key: str) -> Path:
+        return self.root / "work" / "locks" / f"{key}.lock"
+
+    def note_path(self, kind: str, name: str) -> Path:
+        return self.root / "notes" / kind / f"{name}.json"
+
     def note(self, kind: str, name: str, value: Any) -> None:
-        """Keep a small JSON note (a study, a cached inspection); the last writer wins."""
-        write_json(self.root / "notes" / kind / f"{name}.json", value)
+        """Keep a small JSON note (a study, a cached inspection); the last writer wins.
+
+        One that only saves work is given up where it cannot be written, so that a store can be
+        looked at by those who may not write to it.
+        """
+        path = self.note_path(kind, name)
+        try:
+            if os.path.lexists(path) and not is_plain(path):
+                self.aside(path)
+            write_json(path, formats.noted(kind, name, value))
+        except OSError:
+            if kind not in formats.SAVING:
+                raise
 
     def noted(self, kind: str, name: str) -> Any:
-        """A note, or ``None``."""
-        return read_json(self.root / "notes" / kind / f"{name}.json")
+        """A note, or ``None`` where there is none or it is not whole."""
+        return formats.value_of(kind, name, read_json(self.note_path(kind, name)))
+
+    def notes(self, kind: str) -> Iterator[str]:
+        """Names of all notes of a kind, whole or not, sorted."""
+        for path in sorted((self.root / "notes" / kind).glob("*.json")):
+            yield path.stem
 
     def forget(self, key: str) -> None:
         """Take a damaged or unwanted record out of use; it is kept under ``quarantine/``."""
-        self._records.pop(key, None)
+        self.drop(key)
         path = self.record_path(key)
-        if path.exists():
-            aside = self.root / "quarantine" / f"{key}.json"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, aside)
+        with suppress(FileNotFoundError):
+            self.aside(path, f"{key}.json")
+
+    def lost(self) -> list[str]:
+        """Keys of records that were taken out of use because of damage, also those made again."""
+        return list(self.notes("lost"))
+
+    def drop(self, key: str) -> None:
+        """Read a record again when it is next asked for."""
+        self._records.pop(key, None)
+
+    def aside(self, path: Path, name: str = "") -> None:
+        """Take what is damaged out of use; it is kept under ``quarantine/``."""
+        move_aside(path, self.root / "quarantine", name or path.name)
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """Say that records are in use: nobody collects what is younger than a run may need."""
+        for key in keys:
+            with suppress(OSError):
+                os.utime(self.record_path(key))
 
 
-def _plain(files: Mapping[str, str]) -> bool:
+def text_of(record: Record) -> bytes:
+    """A record as it is written."""
+    body = record.body()
+    return (canonical({**body, "check": digest("record", body)}) + "\n").encode()
+
+
+def record_of(key: str, data: bytes) -> Record | None:
+    """The record that was written as these bytes, or nothing where they are not those of one."""
+    try:
+        body = json.loads(data)
+        check = body.pop("check", None) if isinstance(body, dict) else None
+        whole = check is not None and check == digest("record", body)
+    except (ValueError, TypeError, RecursionError):
+        return None  # also NaN or infinity, which no record that was written has
+    if not whole or body.keys() != _FIELDS or body["key"] != key:
+        return None
+    said = all(isinstance(body[name], dict) for name in ("stage", "files", "facts"))
+    if not said or not _plain(body["files"]):
+        return None
+    return Record(key, body["stage"], body["files"], body["facts"])
+
+
+_FIELDS = {"key", "stage", "files", "facts"}
+
+
+def _plain(files: Mapping[str, Any]) -> bool:
     """Whether names and digests of files are just that: both become parts of paths."""
     return all(
-        re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) and re.fullmatch(r"[0-9a-f]{64}", digest_hex)
+        isinstance(digest_hex, str) and _NAME.fullmatch(name) and _DIGEST.fullmatch(digest_hex)
         for name, digest_hex in files.items()
     )
 

@@ -80,9 +80,27 @@ def study(tmp_path: Path) -> list[str]:
     backbone = tmp_path / "backbone"
     backbone.mkdir()
     (backbone / "config.json").write_text(json.dumps(CONFIG))
-    (backbone / "model.safetensors").write_bytes(b"w")
-    (backbone / "tokenizer.json").write_text("{}")
+    (backbone / "model.safetensors").write_bytes(_weights())
+    (backbone / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
     return ["r.yaml", "--data", "data", "--backbone", "backbone"]
+
+
+def _weights() -> bytes:
+    """Tensors as `CONFIG` says, as far as anybody looks before a library does."""
+    shapes = {
+        "embeddings.word_embeddings.weight": [50, 8],
+        "embeddings.position_embeddings.weight": [130, 8],
+        "encoder.layer.0.attention.self.query.weight": [8, 8],
+        "encoder.layer.0.intermediate.dense.weight": [16, 8],
+        "encoder.layer.1.intermediate.dense.weight": [16, 8],
+    }
+    header, end = {}, 0
+    for name, (rows, columns) in shapes.items():
+        span = [end, end + 4 * rows * columns]
+        header[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": span}
+        end = span[1]
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(end)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from adapterxlt.store.store import Store
 Call = Callable[..., Any]
 VERBS = ["new", "ls", "show", "validate", "plan", "run", "status", "report", "results"]
 VERBS += ["claims", "compare"]
-VERBS += ["predict", "fsck", "doctor", "schema"]
+VERBS += ["predict", "fsck", "gc", "bundle", "unbundle", "doctor", "schema"]
 
 
 def test_help_shows_every_verb_in_the_order_of_use(call: Call) -> None:

@@ -13,7 +13,7 @@ import pytest
 from adapterxlt.core.canon import sha256_hex
 from adapterxlt.core.errors import DataError, UsageError
 from adapterxlt.core.tasks import Place, Task
-from adapterxlt.corpora import formats
+from adapterxlt.corpora import unpacking
 from adapterxlt.corpora.hub import HubSplit, Shelf
 from adapterxlt.corpora.laboratory import LabCorpus
 from adapterxlt.corpora.sources import Corpus
@@ -375,7 +375,7 @@ def test_labels_are_those_of_the_sources_training_data(
     text = fault(lambda: corpus.info("own", "sw", "test"))
     assert text.startswith(f"{path}:3: label 'd' is outside the label set of own")
     info = corpus.info("own", "fi", "test")
-    monkeypatch.setattr(formats, "content", lambda path: pytest.fail(f"read {path} again"))
+    monkeypatch.setattr(unpacking, "content", lambda path: pytest.fail(f"read {path} again"))
     again = opened(own, notes=Store(store.root))
     assert again.task("own").labels == ("a", "b", "c") and again.info("own", "fi", "test") == info
     # Declared labels are something else to check, so the note of the others says nothing.

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapterxlt.core.errors import DataError, UsageError
-from adapterxlt.corpora import formats
+from adapterxlt.corpora import unpacking
 from adapterxlt.corpora.reading import selection
 from adapterxlt.corpora.sources import FolderCorpus, LabCorpus
 from adapterxlt.store.store import Store
@@ -255,8 +255,8 @@ def test_checked_files_are_remembered_until_they_change(
     first = FolderCorpus(folder, store).info("udpos", "fi", "train")
 
     reads: list[Path] = []
-    real = formats.content
-    monkeypatch.setattr(formats, "content", lambda path: (reads.append(path), real(path))[1])
+    real = unpacking.content
+    monkeypatch.setattr(unpacking, "content", lambda path: (reads.append(path), real(path))[1])
     assert FolderCorpus(folder, Store(store.root)).info("udpos", "fi", "train") == first
     assert reads == []
 

@@ -129,7 +129,14 @@ def test_a_quoted_cell_holds_anything_and_lines_are_counted(tmp_path: Path) -> N
 
 @given(
     st.lists(
-        st.tuples(*[st.text(st.characters(exclude_categories=("Cs",)), max_size=12)] * 2),
+        st.tuples(
+            *[
+                st.text(
+                    st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12
+                )
+            ]
+            * 2
+        ),
         max_size=5,
     ),
     st.sampled_from(["csv", "tsv"]),

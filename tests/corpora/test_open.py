@@ -11,6 +11,7 @@ import pytest
 
 from adapterxlt.core.errors import AdapterXLTError, RecipeError, UsageError
 from adapterxlt.corpora.backbones import folder_backbone
+from adapterxlt.run.keeping import remember
 from adapterxlt.run.study import Study, store_root
 from adapterxlt.store.store import Store
 
@@ -75,10 +76,10 @@ def test_a_study_is_planned_when_opened_and_remembered_when_run(
     assert len(study.plan.cells) == 3 + 4
     folder = tmp_path / "store" / "notes" / "studies"
     assert not folder.exists()
-    study._remember()
-    open_study()._remember()
+    for again in (study, open_study()):
+        remember(again.store, again.recipe.name, again.loaded.resolved_text(), again.plan.stages)
     (note,) = folder.iterdir()
-    value = json.loads(note.read_bytes())
+    value: Any = study.store.noted("studies", note.stem)
     assert value["name"] == "small" and value["keys"] == sorted(study.plan.stages)
     assert study.done() == set() and study.speed.origin == "a calibration of this machine"
 
@@ -223,10 +224,10 @@ def test_the_digests_of_a_backbone_are_those_of_its_meaning(backbone: Path, tmp_
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
             "convert its pickled weights to safetensors first",
         ),
-        (lambda f: (f / "config.json").write_text("{"), "not an encoder's configuration"),
-        (lambda f: (f / "config.json").write_text("[]"), "not an encoder's configuration"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json: not JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json: not a JSON object"),
         (lambda f: (f / "config.json").write_text("{}"), "not an encoder's configuration"),
-        (lambda f: (f / "config.json").write_bytes(b"\xff"), "not an encoder's configuration"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff"), "config.json: not JSON: not UTF-8"),
         (
             lambda f: (f / "config.json").write_text(json.dumps({**CONFIG, "hidden_size": "8"})),
             "not an encoder's configuration",

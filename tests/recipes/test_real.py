@@ -67,7 +67,7 @@ def test_a_backbone_that_is_not_whole_is_refused(shared: Path, tmp_path: Path) -
         "tokenizer.json": "no tokenizer.json",
         "model.safetensors": "no model.safetensors",
         "pickle": "convert its pickled weights",
-        "torn": "not an encoder's configuration",
+        "torn": "not JSON",
     }.items():
         with pytest.raises(UsageError) as caught:
             opened(change)

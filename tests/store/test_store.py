@@ -84,6 +84,20 @@ def test_facts_without_a_canonical_form_are_not_published(store: Store) -> None:
     assert KEY not in Store(store.root)
 
 
+@pytest.mark.parametrize("name", [".tmp-abc", "", "a/b", "../a", "-"])
+def test_names_that_could_not_be_read_back_are_not_published(store: Store, name: str) -> None:
+    with pytest.raises(ValueError, match="no names for files"):
+        store.publish(KEY, STAGE, {"ok": b"x", name: b"y"}, {})
+    assert KEY not in Store(store.root) and list(store.objects()) == []
+
+
+def test_a_file_in_the_place_of_a_folder_of_records_is_damage(store: Store) -> None:
+    (store.root / "records").mkdir()
+    (store.root / "records" / KEY[:2]).write_bytes(b"")
+    with pytest.raises(StoreDamaged, match="where a folder should be"):
+        store.present([KEY])
+
+
 def test_equal_bytes_are_one_object(store: Store) -> None:
     digests = {store.put(b"same") for _ in range(3)}
     assert len(digests) == 1
@@ -247,11 +261,80 @@ def test_a_rest_of_a_killed_first_writer_does_not_lock_the_store(tmp_path: Path)
     assert KEY in Store(tmp_path)
 
 
-@pytest.mark.parametrize("text", ['{"adapterxlt store": 2}', '{"other": 1}', "[1]", "5"])
-def test_another_format_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ['{"other": 1}', "[1]", "5", "{"])
+def test_a_folder_with_another_marker_is_no_store(tmp_path: Path, text: str) -> None:
     (tmp_path / "format.json").write_text(text)
-    with pytest.raises(UsageError, match="this version reads 1"):
+    with pytest.raises(UsageError, match="not a store, and not empty"):
         Store(tmp_path)
+    assert (tmp_path / "format.json").read_text() == text
+
+
+# What is no plain file
+
+
+def odd(path: Path, kind: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "link":
+        path.with_name("aside").write_bytes(b"some bytes")
+        path.symlink_to("aside")
+    elif kind == "nowhere":
+        path.symlink_to("/nowhere")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+
+
+ODD = ["link", "nowhere", "folder", *(["pipe"] if hasattr(os, "mkfifo") else [])]
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_objects_and_records_are_plain_files(store: Store, kind: str) -> None:
+    name = store.put(b"some bytes")
+    odd(store.object_path(name), kind)
+    assert not store.has(name)
+    with pytest.raises(StoreDamaged, match="cannot be read"):
+        store.get(name)
+    assert store.put(b"some bytes") == name and store.get(name) == b"some bytes"
+    assert os.path.lexists(store.root / "quarantine" / name)
+    store.publish(KEY, STAGE, FILES, FACTS)
+    odd(store.record_path(KEY), kind)
+    fresh = Store(store.root)
+    assert KEY in fresh
+    with pytest.raises(StoreDamaged, match="cannot be read"):
+        fresh.read(KEY)
+    fresh.forget(KEY)
+    assert fresh.read(KEY) is None and fresh.publish(KEY, STAGE, FILES, FACTS).facts == FACTS
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_notes_locks_and_folders_are_made_anew_where_they_are_something_else(
+    store: Store, kind: str
+) -> None:
+    odd(store.note_path("files", "a"), kind)
+    assert store.noted("files", "a") is None
+    store.note("files", "a", {"x": 1})
+    assert store.noted("files", "a") == {"x": 1}
+    odd(store.lock_path(KEY), kind)
+    with store.lock(KEY):
+        assert store.busy(KEY)
+    assert not store.busy(KEY) and store.lock_path(KEY).stat().st_size == 0
+    record = store.publish(KEY, STAGE, FILES, FACTS)
+    folder = store.materialize(record)
+    odd(folder / "head.safetensors", kind)
+    (folder / "not ours.bin").write_bytes(b"x")
+    store.materialize(record)
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if not p.is_symlink()} == FILES
+
+
+def test_a_damaged_object_is_kept_when_it_is_healed(store: Store) -> None:
+    name = store.put(b"some bytes")
+    for n in range(3):
+        store.object_path(name).write_bytes(b"damage %d" % n)
+        store.put(b"some bytes")
+    aside = sorted(path.read_bytes() for path in (store.root / "quarantine").iterdir())
+    assert aside == [b"damage 0", b"damage 1", b"damage 2"]
 
 
 # Several processes
