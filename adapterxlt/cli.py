@@ -153,7 +153,8 @@ def run(
     from adapterxlt.run.pools import cores
     from adapterxlt.run.scheduler import Several
 
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ended)
     # Of the processes of `accelerate launch`: which one it is, and how many there are.
     rank, ranks = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
     if address is not None and kind != "ray":
@@ -314,7 +315,12 @@ def _deliver(study: Any, out: Path | None, outcome: Any = None) -> None:
     click.echo(f"report: {written / 'report.html'}", err=True)
 
 
-def _terminated(number: int, frame: Any) -> None:
+def _ended(number: int, frame: Any) -> None:
+    """End the run in order; a second signal ends the process at once, and its workers with it."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_DFL)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 
@@ -329,6 +335,10 @@ def _with_exit_codes(function: Callable[[], None]) -> Callable[[], None]:
         except (KeyboardInterrupt, click.Abort):
             click.echo("adapterxlt: interrupted; run the same command to go on", err=True)
             sys.exit(130)
+        except SystemExit as error:
+            if error.code == 128 + signal.SIGTERM:
+                click.echo("adapterxlt: terminated; run the same command to go on", err=True)
+            raise
         except BrokenPipeError:
             # The reader of stdout left (head, less): not an error of ours.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115

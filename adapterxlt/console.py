@@ -197,6 +197,8 @@ def _totals(study: Study, done: set[str], needed: Sequence[str]) -> dict[str, An
 def show_failures(study: Study, outcome: Outcome) -> None:
     for key, reason in outcome.failed.items():
         put(f"failed: {study.plan.labels[key]} ({key[:12]}): {reason}", err=True)
+        for line in outcome.tails.get(key, "").splitlines():
+            put(f"    {line}", err=True)
     if outcome.blocked:
         click.echo(f"{len(outcome.blocked)} stages depend on what failed", err=True)
 

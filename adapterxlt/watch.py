@@ -197,6 +197,8 @@ class _Display(Silent):
 
     def told(self, event: Event) -> None:
         self.story.take(event)
+        if event["event"] == "retried":
+            self._say(f"again: {self.study.plan.labels[event['key']]}: {event['reason']}")
 
     def finished(self, key: str, error: Exception | None) -> None:
         self.over.add(key)
@@ -213,6 +215,9 @@ class _Display(Silent):
                 left_text(self.left()),
             ]
         )
+        self._say(line)
+
+    def _say(self, line: str) -> None:
         if self.live is not None:
             self.live.console.print(visible(line), markup=False, highlight=False)
         else:

@@ -15,6 +15,7 @@ import torch
 
 from adapterxlt.compute.backbone import Backbone, Wearing
 from adapterxlt.compute.data import Batch, Encoded, Window
+from adapterxlt.compute.memory import is_short, release
 from adapterxlt.compute.remembered import Memory, Remembered, below
 from adapterxlt.compute.steps import amp
 
@@ -27,7 +28,8 @@ class Composed:
         stack: adapters, lowest first.
         head: name of the head on the backbone; ``None`` where states themselves are looked at.
         drop: the first so many layers wear no adapters (AdapterDrop).
-        tokens: padded sub-words per forward pass; a matter of memory and speed.
+        tokens: padded sub-words per forward pass; a matter of memory and speed. Fewer where memory
+            is short.
         memory: where states of layers that other evaluations share are remembered.
         own: what on the stack is not shared.
     """
@@ -61,22 +63,36 @@ class Composed:
         backbone.model.eval()
         backbone.compute_in(self.precision)
         backbone.activate(self.stack, skip_layers=range(self.drop or 0))
-        start = 0
+        start, tokens = 0, self.tokens
         while start < len(windows):
             end = start + 1
-            while (
-                end < len(windows) and (end + 1 - start) * len(windows[end][2].ids) <= self.tokens
-            ):
+            while end < len(windows) and (end + 1 - start) * len(windows[end][2].ids) <= tokens:
                 end += 1
             chunk = windows[start:end]
             batch = backbone.batch([window for _, _, window in chunk])
             if len(batch.index[0]):
-                with torch.inference_mode(), amp(self.precision, backbone.device):
-                    seen = look(batch).float().cpu()
+                seen = self._seen(batch, look, last=len(chunk) == 1)
+                if seen is None:
+                    release(backbone.device)
+                    tokens = len(chunk) * len(chunk[-1][2].ids) // 2
+                    continue
                 sizes = [len(window.positions) for _, _, window in chunk]
                 for (i, n, window), part in zip(chunk, seen.split(sizes), strict=True):
                     yield i, n, window, part
             start = end
+
+    def _seen(
+        self, batch: Batch, look: Callable[[Batch], torch.Tensor], last: bool
+    ) -> torch.Tensor | None:
+        """What ``look`` gives for a batch; nothing where memory is short, unless it is the ``last``
+        that a batch can be made of."""
+        try:
+            with torch.inference_mode(), amp(self.precision, self.backbone.device):
+                return look(batch).float().cpu()
+        except (MemoryError, RuntimeError) as error:
+            if last or not is_short(error):
+                raise
+        return None
 
 
 def predict_labels(model: Composed, data: Encoded, labels: Sequence[str]) -> list[dict[int, str]]:

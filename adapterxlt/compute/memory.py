@@ -1,4 +1,4 @@
-"""The most memory a piece of work held: of the process, or of the accelerator."""
+"""The most memory a piece of work held, of process or accelerator; and where memory is short."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def peak(device: torch.device) -> Iterator[Peak]:
         status = Path("/proc/self/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
         found.bytes = int(line.split()[1]) * 1024
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough, of the accelerator or of the process."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def release(device: torch.device) -> None:
+    """Give back what failed work held, for a smaller try."""
+    _give_back()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _give_back() -> None:

@@ -6,7 +6,9 @@ What a run tells (all have ``time``, in seconds since 1970, ``event`` and ``run`
   ``versions``, ``rates`` (operations a second that estimates are from) and with ``run --only`` the
   keys as ``only``;
 - ``started``: ``key``, ``label``; ``finished``: ``key``, ``seconds`` of a worker, and ``elsewhere``
-  where another run computed it; ``failed``: ``key``, ``reason``; ``blocked``: ``key``, ``by``;
+  where another run computed it; ``failed``: ``key``, ``reason``, and as ``tail`` the end of the
+  traceback of what was not foreseen; ``retried``: ``key``, ``reason``, the worker has died and it
+  is begun again, as it was ``tries`` times; ``blocked``: ``key``, ``by``;
 - ``ended``, with the counts ``computed``, ``failed`` and ``blocked``; or ``interrupted``.
 
 Steps and losses are not in it: a running stage's are in its progress note, which is replaced twice

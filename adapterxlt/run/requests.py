@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,28 @@ class Request:
     places: Places
     cohort: tuple[Request, ...] = ()
     """Train stages that are trained in one pass with it."""
+    micro_batch: int | None = None
+    """Rows at once, where a worker has died over more; the places' when left out."""
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Its key and those of its cohort."""
         return (self.key, *(one.key for one in self.cohort))
+
+    @property
+    def rows(self) -> int | None:
+        """Rows at once; whole batches when there is no number."""
+        return self.micro_batch or self.places.micro_batch
+
+    def smaller(self) -> Request | None:
+        """The stage with half as many rows at once; nothing where it trains nothing, or its batches
+        cannot be made smaller."""
+        params = self.stage.params
+        if self.stage.kind != "train" or params["objective"] == "mixup":
+            return None
+        whole = max(data.get("batch") or params["budget"]["batch"] for data in params["streams"])
+        rows = min(self.rows or whole, whole)
+        return replace(self, micro_batch=rows // 2) if rows > 1 else None
 
 
 class CohortFailed(Exception):

@@ -27,13 +27,44 @@ if TYPE_CHECKING:
 
 
 def train_stage(desk: Desk, request: Request, notes: Notes) -> Result:
-    from adapterxlt.compute.memory import peak
+    """Train with as many rows at once as memory holds: where it is short, in micro-batches of half
+    as many, from the last snapshot on. The batch that a step takes stays what it is.
+
+    Raises:
+        StageError: memory does not hold one row.
+    """
+    from adapterxlt.compute.memory import release
+
+    given = desk.places.micro_batch
+    while True:
+        found = _trained_with(desk, request, notes)
+        if found is not None:
+            files, facts = found
+            rows = request.rows
+            return files, facts if rows == given else {**facts, "micro_batch": rows}
+        desk.reset()
+        release(desk.backbone(request.stage).device)
+        less = request.smaller()
+        if less is None or desk.ranks.count > 1:
+            what = "out of memory, and its batches cannot be made smaller"
+            raise StageError(what, hint="a smaller max_length or batch, or a larger machine")
+        request = less
+
+
+def _trained_with(desk: Desk, request: Request, notes: Notes) -> Result | None:
+    """A train stage with as many rows at once as requested; nothing where memory is short."""
+    from adapterxlt.compute.memory import is_short, peak
     from adapterxlt.compute.training import finish
 
-    run, parts = _run(desk, request, notes)
-    with peak(run.backbone.device) as memory:
-        finish(run)
-    return _trained(request, run, parts, memory.bytes)
+    try:
+        run, parts = _run(desk, request, notes)
+        with peak(run.backbone.device) as memory:
+            finish(run)
+        return _trained(request, run, parts, memory.bytes)
+    except (MemoryError, RuntimeError) as error:
+        if not is_short(error):
+            raise
+    return None
 
 
 def train_cohort(
@@ -100,7 +131,7 @@ def _run(desk: Desk, request: Request, notes: Notes, tag: str = "") -> tuple[Run
         drop=params.get("drop"),
         regularizer=backbone.fusion_loss if fused else None,
         precision=params["precision"],
-        micro_batch=desk.places.micro_batch,
+        micro_batch=request.rows,
         memory=desk.memory,
         quiet="frozen_dropout_off" in (params.get("shortcuts") or {}),
         ranks=desk.ranks,

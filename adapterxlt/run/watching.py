@@ -116,6 +116,8 @@ def _take(run: RunState, event: Event) -> None:
         run.end = what
     elif what == "started":
         run.running[event["key"]] = at
+    elif what == "retried":
+        run.running.pop(event["key"], None)
     elif what == "blocked":
         run.blocked[event["key"]] = str(event["by"])
     elif what in ("finished", "failed"):

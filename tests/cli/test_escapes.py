@@ -34,7 +34,7 @@ def clean(text: str) -> bool:
 
 def test_everything_that_is_shown_goes_through_one_gate() -> None:
     study: Any = SimpleNamespace(plan=SimpleNamespace(labels={"k" * 64: BAD}))
-    outcome: Any = SimpleNamespace(failed={"k" * 64: BAD}, blocked=[])
+    outcome: Any = SimpleNamespace(failed={"k" * 64: BAD}, tails={"k" * 64: BAD}, blocked=[])
     for call in (
         lambda: console.put(BAD),
         lambda: console.show_rows([{"a": BAD}], as_json=False),

@@ -20,7 +20,7 @@ from adapterxlt.core.errors import DataError
 from adapterxlt.core.plan import Cell, Plan, Stage
 from adapterxlt.run.desk import Places
 from adapterxlt.run.requests import Request
-from adapterxlt.run.scheduler import Several, Silent, execute
+from adapterxlt.run.scheduler import TRIES, Several, Silent, execute
 
 
 class MemoryStore(set):  # type: ignore[type-arg]
@@ -178,10 +178,75 @@ def test_dead_workers_are_replaced_and_the_rest_runs() -> None:
         MemoryStore(), outcome=lambda label: BrokenProcessPool("x") if label == "left" else None
     )
     outcome = go(plan, pool)
-    assert pool.renewed == 1
-    assert "a worker process died" in outcome.failed[keys["left"]]
+    assert pool.renewed == TRIES == pool.submitted.count("left")
+    assert "a worker process died in each of 3 tries" in outcome.failed[keys["left"]]
     assert "--micro-batch" in outcome.failed[keys["left"]]
     assert {plan.labels[key] for key in outcome.computed} == {"base", "right", "alone"}
+
+
+def test_what_dies_beside_another_is_no_failure(tmp_path: Path) -> None:
+    """Every worker of an executor dies with one of them. The last try is alone, and smaller."""
+    plan, events = Plan(), tmp_path / "events.jsonl"
+    streams = [{"split": "train"}, {"split": "train", "batch": 12}]
+    for name in "abcd":
+        params = {"n": name, "objective": "macro", "budget": {"batch": 8}, "streams": streams}
+        plan.cells[Cell("t", "r", name, 0, None, 1)] = plan.add(Stage("train", params, {}), name)
+    beside: list[tuple[str, list[str], int | None]] = []
+
+    class Fatal(MemoryPool):
+        """`a` kills whatever runs at once."""
+
+        def finish_one(self) -> None:
+            labels = [request.label for _, request in self.pending]
+            if "a" not in labels:
+                super().finish_one()
+                return
+            pending, self.pending = self.pending, []
+            for future, request in pending:
+                beside.append((request.label, labels, request.micro_batch))
+                future.set_exception(BrokenProcessPool("x"))
+
+    outcome = go(plan, Fatal(MemoryStore(), 3), events=events)
+    assert {plan.labels[key] for key in outcome.computed} == {"b", "c", "d"}
+    assert [plan.labels[key] for key in outcome.failed] == ["a"]
+    last = [one for one in beside if one[0] == "a"]
+    assert len(last) == TRIES and last[-1] == ("a", ["a"], 6) and last[0][2] is None
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    told = [(line["key"], line["tries"]) for line in lines if line["event"] == "retried"]
+    assert [tries for key, tries in told if key in outcome.failed] == [1, 2]
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_stage_whose_worker_dies_now_and_then_is_finished(deaths: int) -> None:
+    plan, _ = graph(DIAMOND)
+    left = ["left"] * deaths
+
+    def outcome(label: str) -> BrokenProcessPool | None:
+        return BrokenProcessPool("x") if label in left and not left.remove(label) else None
+
+    pool = MemoryPool(MemoryStore(), 2, outcome=outcome)
+    found = go(plan, pool)
+    assert not found.failed and not found.blocked and len(found.computed) == len(DIAMOND)
+    assert pool.renewed == deaths
+
+
+def test_the_end_of_a_traceback_is_told_of_what_was_not_foreseen(tmp_path: Path) -> None:
+    plan, keys = graph({"a": [], "b": []})
+    errors = {"a": ValueError("odd"), "b": DataError("foreseen")}
+    for error in errors.values():
+        try:
+            raise error
+        except (ValueError, DataError):
+            pass
+    events = tmp_path / "events.jsonl"
+    outcome = go(plan, MemoryPool(MemoryStore(), outcome=errors.get), events=events)
+    assert outcome.tails.keys() == {keys["a"]}
+    assert "raise error" in outcome.tails[keys["a"]] and "odd" in outcome.tails[keys["a"]]
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [e.get("tail") for e in told if e["event"] == "failed"] == [
+        outcome.tails[keys["a"]],
+        None,
+    ]
 
 
 def test_stages_of_a_broken_executor_are_over_before_it_is_renewed() -> None:
@@ -198,13 +263,11 @@ def test_stages_of_a_broken_executor_are_over_before_it_is_renewed() -> None:
             for future, _ in rest:
                 Timer(0.1, future.set_exception, [BrokenProcessPool("x")]).start()
 
-    pool = Breaking(
-        MemoryStore(), 3, outcome=lambda label: BrokenProcessPool("x") if label == "a" else None
-    )
+    errors = {"a": BrokenProcessPool("x")}
+    pool = Breaking(MemoryStore(), 3, outcome=lambda label: errors.pop(label, None))
     outcome = go(plan, pool)
-    assert pool.renewed == 1
-    assert [plan.labels[key] for key in outcome.computed][-1:] == ["d"]
-    assert len(outcome.failed) + len(outcome.computed) == 4
+    assert pool.renewed == 1 and not outcome.failed
+    assert len(outcome.computed) == 4
 
 
 def test_a_pool_found_broken_when_a_stage_is_submitted_is_renewed() -> None:

@@ -24,9 +24,6 @@ from adapterxlt.store.collecting import collect
 from adapterxlt.store.maintenance import fsck
 from adapterxlt.store.store import Store
 
-#: For `make torture`: minutes, of kills and damage.
-pytestmark = pytest.mark.slow
-
 WRITERS = 8
 
 
