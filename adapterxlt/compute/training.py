@@ -191,9 +191,13 @@ class Run:
         clock = time.monotonic()
         outcome.seconds += clock - self._clock
         self._clock = clock
-        if clock - self._saved >= self.snapshots.every and self.going:
+        if clock - self._saved >= self.snapshots.every and self.going and self._sound():
             self.snapshots.save(snapshot(self.step, self.parameters, self.optimizer, outcome))
             self._saved = clock
+
+    def _sound(self) -> bool:
+        """Whether there is something to go on from: the next loss tells what has diverged."""
+        return all(bool(p.isfinite().all()) for p in self.parameters.values())
 
 
 def _summed(step: Step) -> float:

@@ -67,7 +67,8 @@ class Preflight:
         """What cannot fit, each with what to change."""
         need, have = self.needs, self.machine
         if have.disk is not None and need.disk + MARGIN > have.disk:
-            what = f"the store will grow by about {_said(need.disk)}, {_said(have.disk)} are free"
+            what = f"the store will grow by about {_said(need.disk)}; of {_said(have.disk)} free"
+            what += f" {_said(MARGIN)} are left to others"
             yield Fault(what, hint="free disk, or give --store on another one")
         if self.device == "cuda":
             most, where = have.accelerator, "the accelerator has"

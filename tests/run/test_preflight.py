@@ -114,7 +114,7 @@ NEEDS = Needs(left=10 * GIB, scratch=GIB, shared=GIB, worker=2 * GIB)
         (Machine(20 * GIB, 20 * GIB), 4, "cpu", ()),
         (Machine(None, None), 4, "cpu", ()),
         (Machine(11 * GIB + MARGIN - 1, 20 * GIB), 1, "cpu",
-         ("grow by about 11.0 GiB, 11.2 GiB are free; free disk, or give --store",)),
+         ("grow by about 11.0 GiB; of 11.2 GiB free 0.2 GiB are left to others; free disk, or",)),
         (Machine(20 * GIB, 6 * GIB), 4, "cpu",
          ("about 9.0 GiB of memory are needed for 4 workers, 6.0 GiB are available; "
           "give --workers 2, or a --micro-batch",)),

@@ -1,7 +1,8 @@
-"""Memory that is short: fewer rows at once, the same batches, and nothing done twice."""
+"""Memory that is short: fewer rows at once, the same batches, nothing twice; losses that are lost."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,19 @@ def test_half_as_many_rows(
     places = Places(Path("/none"), "lab", "lab", micro_batch=given)  # type: ignore[arg-type]
     less = Request("k", "l", Stage("train", params, {}), places).smaller()
     assert (less and less.rows) == left
+
+
+def test_a_training_that_diverges_keeps_its_last_snapshot(
+    tmp_path: Path, tiny_backbone: Path
+) -> None:
+    recipe = tmp_path / "wild.yaml"
+    recipe.write_text(RECIPE.replace("lr: 1e-3", "lr: 1e30"), encoding="utf-8")
+    study = Study.open(recipe, store=tmp_path / "store", backbone=str(tiny_backbone))
+    outcome = study.run(workers=0, snapshot_every=0)
+    [(key, reason)] = outcome.failed.items()
+    assert "the loss is nan at step 2 of 4; lower the learning rate" in reason
+    assert len(outcome.blocked) == 2 and outcome.exit_code == 1
+    assert (study.store.work(key) / "snapshot").is_file()
+    tensors = safetensors.torch.load((study.store.work(key) / "snapshot").read_bytes()[64:])
+    assert json.loads(tensors["facts"].numpy().tobytes())["step"] == 1
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
