@@ -6,13 +6,12 @@ on the rows of a study; nothing here knows of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, lru_cache
-from importlib import resources
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from adapterxlt.core.catalogs import Catalog
 from adapterxlt.core.specs import Closed
 
 Measure = Literal[
@@ -129,21 +128,6 @@ class Claim(Closed):
         return all(there.intersection(side) for side in sides)
 
 
-class _Claims(Mapping[str, Claim]):
-    """The shipped claims by name; each file is read when it is first asked for."""
-
-    def __getitem__(self, name: str) -> Claim:
-        if name not in _names():
-            raise KeyError(name)
-        return _shipped(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_names())
-
-    def __len__(self) -> int:
-        return len(_names())
-
-
 #: The study's own order.
 ORDER = (
     "intermediate-or-multitask",
@@ -157,22 +141,9 @@ ORDER = (
 )
 
 
-@lru_cache(maxsize=1)
-def _names() -> tuple[str, ...]:
-    folder = resources.files("adapterxlt") / "claims"
-    found = sorted(e.name[:-5] for e in folder.iterdir() if e.name.endswith(".yaml"))
-    first = [name for name in ORDER if name in found]
-    return (*first, *(name for name in found if name not in first))
-
-
-@cache
-def _shipped(name: str) -> Claim:
-    from adapterxlt.core.yamlio import parse
-
-    text = (resources.files("adapterxlt") / "claims" / f"{name}.yaml").read_text(encoding="utf-8")
-    return Claim.model_validate(parse(text, f"{name}.yaml").value)
+_CLAIMS = Catalog("claims", lambda name, value: Claim.model_validate(value), ORDER)
 
 
 def builtin_claims() -> Mapping[str, Claim]:
     """The shipped claims by name, in the order of `ORDER`."""
-    return _Claims()
+    return _CLAIMS

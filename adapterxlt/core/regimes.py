@@ -8,14 +8,13 @@ inline in a recipe or in a file of their own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache, lru_cache
-from importlib import resources
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from adapterxlt.core.adapters import AdapterSpec
 from adapterxlt.core.adoption import Adopt, as_entry, short_schema
+from adapterxlt.core.catalogs import Catalog
 from adapterxlt.core.errors import did_you_mean
 from adapterxlt.core.specs import Budget, Closed, Positive
 
@@ -395,37 +394,9 @@ class Regime(Closed):
         return self.drop or (last if isinstance(last, int) else None)
 
 
-class _Regimes(Mapping[str, Regime]):
-    """The shipped regimes by name; each file is read when its regime is first asked for."""
-
-    def __getitem__(self, name: str) -> Regime:
-        if name not in _names():
-            raise KeyError(name)
-        return _shipped(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_names())
-
-    def __len__(self) -> int:
-        return len(_names())
-
-
-@lru_cache(maxsize=1)
-def _names() -> tuple[str, ...]:
-    folder = resources.files("adapterxlt") / "regimes"
-    found = sorted(e.name[:-5] for e in folder.iterdir() if e.name.endswith(".yaml"))
-    first = [name for name in ORDER if name in found]
-    return (*first, *(name for name in found if name not in first))
-
-
-@cache
-def _shipped(name: str) -> Regime:
-    from adapterxlt.core.yamlio import parse
-
-    text = (resources.files("adapterxlt") / "regimes" / f"{name}.yaml").read_text(encoding="utf-8")
-    return Regime.model_validate(parse(text, f"{name}.yaml").value)
+_REGIMES = Catalog("regimes", lambda name, value: Regime.model_validate(value), ORDER)
 
 
 def builtin_regimes() -> Mapping[str, Regime]:
     """The shipped regimes by name, in the order of `ORDER`."""
-    return _Regimes()
+    return _REGIMES

@@ -7,14 +7,14 @@ A task is data, in one closed schema: a file in ``adapterxlt/tasks/``, or an ent
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib import resources
+from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from adapterxlt.core.catalogs import Catalog
 from adapterxlt.core.errors import did_you_mean
 from adapterxlt.core.specs import Closed, Positive
 
@@ -303,21 +303,6 @@ class Task(Closed):
 _OPTIONS = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.options or {}))
 
 
-class _Tasks(Mapping[str, Task]):
-    """The shipped tasks by name; each file is read when its task is first asked for."""
-
-    def __getitem__(self, name: str) -> Task:
-        if name not in _names():
-            raise KeyError(name)
-        return _shipped(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_names())
-
-    def __len__(self) -> int:
-        return len(_names())
-
-
 #: Listed first, in this order; others follow by name.
 ORDER = (
     *("udpos", "wikiann", "xnli", "xcopa", "xquad", "mlqa", "tydiqa", "tatoeba"),
@@ -325,26 +310,8 @@ ORDER = (
 )
 
 
-@lru_cache(maxsize=1)
-def _names() -> tuple[str, ...]:
-    from adapterxlt import lab
-
-    folder = resources.files("adapterxlt") / "tasks"
-    found = sorted(e.name[:-5] for e in folder.iterdir() if e.name.endswith(".yaml"))
-    first = [name for name in ORDER if name in found]
-    return (*first, *(name for name in found if name not in first), *lab.TASKS)
-
-
-@cache
-def _shipped(name: str) -> Task:
-    from adapterxlt import lab
-
-    if name in lab.TASKS:
-        return _lab_task(name)
-    from adapterxlt.core.yamlio import parse
-
-    text = (resources.files("adapterxlt") / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
-    return Task.model_validate({**parse(text, f"{name}.yaml").value, "name": name}).filled()
+def _of_file(name: str, value: Any) -> Task:
+    return Task.model_validate({**value, "name": name}).filled()
 
 
 def _lab_task(name: str) -> Task:
@@ -377,8 +344,26 @@ _OF_LAB: dict[str, dict[str, Any]] = {
     "lab-topic": {"summary": "topic of a text of the laboratory"},
 }
 
+
+class _Tasks(Catalog[Task]):
+    """Those of the laboratory are not files: what they are like is said there."""
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        from adapterxlt import lab
+
+        return (*super()._names, *lab.TASKS)
+
+    def __getitem__(self, name: str) -> Task:
+        from adapterxlt import lab
+
+        if name in lab.TASKS and name not in self._read:
+            self._read[name] = _lab_task(name)
+        return self._read.get(name) or super().__getitem__(name)
+
+
 #: The shipped tasks by name.
-TASKS: Mapping[str, Task] = _Tasks()
+TASKS: Mapping[str, Task] = _Tasks("tasks", _of_file, ORDER)
 
 #: The tasks of XTREME-R (Ruder et al. 2021), each with the languages its row names.
 XTREME_R = (

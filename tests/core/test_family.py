@@ -7,6 +7,7 @@ import re
 import pytest
 
 from adapterxlt.core import regimes
+from adapterxlt.core.catalogs import Catalog
 from adapterxlt.core.errors import RecipeError
 from adapterxlt.core.loading import parse_recipe
 from adapterxlt.core.regimes import ORDER, Phase, Regime, builtin_regimes
@@ -60,11 +61,12 @@ def test_a_built_in_regime_loads_back_and_describes_itself(name: str) -> None:
             assert (words in line) == expected, words
 
 
-def test_only_regimes_that_are_named_are_read() -> None:
-    regimes._shipped.cache_clear()
+def test_only_regimes_that_are_named_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog("regimes", lambda name, value: Regime.model_validate(value), ())
+    monkeypatch.setattr(regimes, "_REGIMES", catalog)
     text = "name: a\nsource: en\ntargets: [fi]\ntasks: [udpos]\nshots: [1]\n"
     parse_recipe(text + "regimes: [joint, sequential]\nbudgets: {source: {steps: 3}}\n", "r.yaml")
-    assert regimes._shipped.cache_info().currsize == 2
+    assert catalog._read.keys() == {"joint", "sequential"}
     with pytest.raises(KeyError):
         builtin_regimes()["../tasks/udpos"]
 

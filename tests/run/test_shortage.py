@@ -1,4 +1,4 @@
-"""Memory that is short: fewer rows at once, the same batches, nothing twice; losses that are lost."""
+"""Memory that is short: fewer rows at once, the same batches; losses that are lost."""
 
 from __future__ import annotations
 
