@@ -15,7 +15,7 @@ quickstart: env
 test: env
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
-# What may happen to a store, for an hour: damage, races, kills, full disks. Prints its counts.
+# What may happen to a store, for an hour and a half: damage, races, kills, full disks. Prints its counts.
 torture: env
 	$(BIN)/python -m pytest -s tests/torture tests/kill tests/store tests/fuzz
 

@@ -64,6 +64,7 @@ def _text(value: Any) -> str:
     import io
 
     from ruamel.yaml import YAML
+    from ruamel.yaml.emitter import Emitter
     from ruamel.yaml.representer import SafeRepresenter
 
     out = io.StringIO()
@@ -76,9 +77,15 @@ def _text(value: Any) -> str:
         style = None if re.fullmatch(r"[A-Za-z0-9][\w./-]*", value) else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
+    class Whole(Emitter):  # type: ignore[misc]
+        """Breaks lines between texts alone: within one after a backslash it does not read back."""
+
+        def write_double_quoted(self, text: str, split: bool = True) -> None:
+            super().write_double_quoted(text, split=False)
+
     Representer.add_representer(str, text)
     writer = YAML(typ="safe", pure=True)
-    writer.Representer = Representer
+    writer.Emitter, writer.Representer = Whole, Representer
     writer.default_flow_style = None
     writer.width = 100
     writer.dump(value, out)
