@@ -305,8 +305,9 @@ def _untrained_faults(recipe: Recipe, regime: Regime, at: int, fault: Any) -> It
 
 
 def _trained(recipe: Recipe, phase: Phase, task: str) -> bool:
-    known = (word for word in phase.tasks if word in TASK_WORDS or recipe.knows(word))
-    return any(recipe.trained_on(word, task) for word in known)
+    names = (name for word in phase.tasks for name in recipe.tasks_of(word, task))
+    # Names that nobody knows are told elsewhere, with the other faults.
+    return any(recipe.task(name).trains for name in names if recipe.knows(name))
 
 
 def _method_faults(recipe: Recipe, regime: Regime, at: int, fault: Any) -> Iterable[Fault]:

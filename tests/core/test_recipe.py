@@ -686,3 +686,10 @@ def test_what_language_adapters_may_be_short_for(written: str, adopted: dict[str
 def test_what_is_no_reference_is_a_fault_with_its_line(text: str) -> None:
     (said,) = faults(BASE, f"language_adapters={text}")
     assert ("language_adapters" in said and "write hub:" in said) or "a revision is" in said
+
+
+def test_a_misspelt_intermediate_task_beside_one_that_is_not_trained_on() -> None:
+    text = "name: t\nsource: en\ntargets: [de]\ntasks: [tatoeba]\nregimes: [zero-shot, multitask]\n"
+    with pytest.raises(RecipeError) as caught:
+        load(text + "intermediate: {nli: [en], tydiqaa: [en]}\nlanguage_adapters: null\n")
+    assert str(caught.value) == "r.yaml:6: unknown task 'tydiqaa'; did you mean 'tydiqa'?"
