@@ -507,8 +507,10 @@ def test_the_resolved_text_reads_back_equal(value: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["\t", "a\u2028b", "\ufeff", "\u202e", "no", "1e-5", "0o17", " a ", "", "#"]
-    + ["x" * 90 + "\\u0000 y", "x" * 88 + " \\" * 9],
+    [
+        *("\t", "a\u2028b", "\ufeff", "\u202e", "no", "1e-5", "0o17", " a ", "", "#"),
+        *("x" * 90 + "\\u0000 y", "x" * 88 + " \\" * 9),
+    ],
 )
 def test_odd_texts_survive_the_resolved_text(text: str) -> None:
     recipe = load(BASE).model_copy(update={"question": text})
