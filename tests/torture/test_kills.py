@@ -65,10 +65,17 @@ def test_kills_at_some_steps(world: World, runner: Runner, tmp_path: Path) -> No
     print(f"\nkills at some of {len(steps)} steps: {dict(counts)}")
 
 
+@pytest.fixture(scope="module")
+def steps(world: World, runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Those of one run: how many there are depends a little on how long it takes."""
+    return whole_run(world, runner, tmp_path_factory.mktemp("steps") / "store").steps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tenth", range(10))
-def test_kills_at_every_step(tenth: int, world: World, runner: Runner, tmp_path: Path) -> None:
-    steps = whole_run(world, runner, tmp_path / "store").steps
+def test_kills_at_every_step(
+    tenth: int, steps: list[str], world: World, runner: Runner, tmp_path: Path
+) -> None:
     numbers = range(1 + len(steps) * tenth // 10, 1 + len(steps) * (tenth + 1) // 10)
     counts: Counter[str] = Counter()
     for n in numbers:
