@@ -12,7 +12,7 @@ from adapterxlt.core.errors import UsageError
 from adapterxlt.options import open_study, say
 
 STORE = click.option("--store", help="Folder of finished stages. [default: .adapterxlt]")
-RECIPES = click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+RECIPES = click.argument("recipes", nargs=-1, metavar="[RECIPE]... [KEY=VALUE]...")
 
 
 @click.command()
@@ -31,8 +31,8 @@ def fsck(store: str | None, mend: bool) -> None:
     for finding in health.findings:
         click.echo(finding)
     click.echo(
-        f"{health.records} records and {health.objects} objects read, "
-        f"{len(health.damaged)} records damaged" + (" and put aside" if mend else ""),
+        f"{health.records} records and {health.objects} objects read; damaged: "
+        f"{len(health.findings)}" + (", put aside" if mend and health.findings else ""),
         err=True,
     )
     if health.findings and not mend:
@@ -42,7 +42,6 @@ def fsck(store: str | None, mend: bool) -> None:
 def _given(function: Any) -> Any:
     """Recipes whose studies are meant, and where they are."""
     for option in (
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=_AS_GIVEN),
         click.option("--backbone", help=_AS_GIVEN),
         click.option("--data", help=_AS_GIVEN),
         click.option("--lock", help=_AS_GIVEN),
@@ -140,8 +139,13 @@ def unbundle(file: Path, store: str | None) -> None:
     )
 
 
-def _opened(recipes: tuple[str, ...], root: Path, given: dict[str, Any]) -> list[Any]:
-    return [open_study(recipe, str(root), **given) for recipe in recipes]
+def _opened(words: tuple[str, ...], root: Path, given: dict[str, Any]) -> list[Any]:
+    """The studies of recipes, with the overrides among them, which are for all of them."""
+    recipes = [word for word in words if "=" not in word or Path(word).is_file()]
+    overrides = tuple(word for word in words if word not in recipes)
+    if not recipes:
+        raise UsageError("overrides of no recipe", hint="name the recipe that was run with them")
+    return [open_study(recipe, str(root), overrides=overrides, **given) for recipe in recipes]
 
 
 def _root(store: str | None) -> Path:

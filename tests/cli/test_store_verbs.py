@@ -46,7 +46,7 @@ def test_gc_shows_and_removes(call: Call, stored: Any) -> None:
 
 
 def test_gc_for_a_recipe_keeps_its_stages_alone(call: Call, stored: Any, study: list[str]) -> None:
-    answer = call("gc", *study, "--set", "regimes=[zero-shot]", "--set", "language_adapters=null")
+    answer = call("gc", *study, "regimes=[zero-shot]", "language_adapters=null")
     assert answer.code == 0, answer.err
     assert list(Store(stored.store.root)) == []
     assert list(Store(stored.store.root).notes("studies")) == []
@@ -97,3 +97,8 @@ def test_a_marker_is_mended_from_the_shell(call: Call, stored: Any, study: list[
     answer = call("fsck", "--mend")
     assert answer.code == 0 and "did not say the format" in answer.out
     assert call("fsck").code == 0 and len(list(Store(stored.store.root))) == 3
+
+
+def test_overrides_are_of_a_recipe(call: Call, stored: Any) -> None:
+    answer = call("bundle", "b.tar", "seeds=[1]")
+    assert answer.code == 2 and "overrides of no recipe" in answer.refusal

@@ -333,12 +333,12 @@ def test_fsck_finds_and_mends(call: Call, tmp_path: Path) -> None:
     record = store.publish("ab" * 32, {"kind": "train", "params": {}}, {"f": b"data"}, {})
     answer = call("fsck")
     assert (answer.code, answer.out) == (0, "")
-    assert answer.err == "1 records and 1 objects read, 0 records damaged\n"
+    assert answer.err == "1 records and 1 objects read; damaged: 0\n"
     store.object_path(record.files["f"]).write_bytes(b"dat")
     answer = call("fsck")
     assert answer.code == 3 and "does not match its digest" in answer.out
     answer = call("fsck", "--mend")
-    assert answer.code == 0 and "1 records damaged and put aside" in answer.err
+    assert answer.code == 0 and "damaged: 2, put aside" in answer.err
     assert call("fsck").code == 0 and list(Store(store.root)) == []
 
 
