@@ -14,6 +14,9 @@ from adapterxlt.core.plan import Stage
 from adapterxlt.run.desk import Places
 from adapterxlt.store.files import write_json
 
+#: Seconds between two notes of a stage's progress.
+EVERY = 0.5
+
 Progress = Callable[[int, int, float], None]
 Result = tuple[dict[str, bytes], dict[str, Any]]
 """The files of a stage by name, and facts about it."""
@@ -82,7 +85,7 @@ class Notes:
         if self.first is None and step:
             # What went before it, as loading, says nothing of the others; it may be a later one.
             self.first = step, now
-        if self.writes and now - self.last >= 0.5:
+        if self.writes and now - self.last >= EVERY:
             self.last = now
             note = {
                 "label": self.label,

@@ -67,7 +67,6 @@ def test_kills_at_some_steps(world: World, runner: Runner, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def steps(world: World, runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Those of one run: how many there are depends a little on how long it takes."""
     return whole_run(world, runner, tmp_path_factory.mktemp("steps") / "store").steps
 
 
@@ -116,6 +115,16 @@ def test_a_run_goes_on_from_the_snapshot_of_a_kill(
     survive(world, runner, tmp_path / "store", at=at)
     records = [Store(tmp_path / "store").read(key) for key in world.outcome[1]]
     assert any(record and record.facts.get("resumed_at") for record in records)
+
+
+def test_two_runs_have_the_same_steps(
+    steps: list[str], world: World, runner: Runner, tmp_path: Path
+) -> None:
+    kinds = [
+        Counter(name for name in of if ".tmp-" not in name)
+        for of in (steps, whole_run(world, runner, tmp_path / "store").steps)
+    ]
+    assert kinds[0] == kinds[1]
 
 
 def test_the_kills_can_fail(world: World, runner: Runner, tmp_path: Path) -> None:
