@@ -1,7 +1,8 @@
-"""Cross-entropy over a vocabulary without the logits of a whole batch in memory.
+"""Cross-entropy over a vocabulary without its logits in memory.
 
-The gradient is made along with the loss, a few positions at a time: of a quarter of a million
-pieces, the logits of one batch and what is made from them would take gigabytes.
+The gradient is made along with the loss, in one pass over the output matrix, a few thousand pieces
+at a time: of a quarter of a million pieces, the logits of one batch and what is made from them
+would take gigabytes, and the matrix is too large to be read for a few positions at a time.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import linear, softplus
 
-#: Bytes of logits that are in memory at once.
+#: Pieces whose logits are in memory at once: so many that products are as fast as of all, so few
+#: that what is made of them stays in a processor's cache.
+PIECES = 16384
+#: Bytes of logits that are in memory at once, whatever number of positions there is.
 MOST = 64 << 20
 
 
@@ -43,21 +47,33 @@ class _LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
         bias: torch.Tensor,
         labels: torch.Tensor,
     ) -> torch.Tensor:
-        size = max(1, MOST // (4 * len(weight)))
-        gradient = torch.empty_like(states)
-        total = states.new_zeros((), dtype=torch.float32)
+        # Each piece but the right one adds to sums that are relative to the highest logit so far;
+        # of loss and gradient the right one's part stands apart, so that neither is a small
+        # difference of large numbers.
+        size = max(1, min(PIECES, MOST // (4 * max(1, len(states)))))
+        wide, inner = states.new_zeros(states.shape, dtype=torch.float32), states.to(weight.dtype)
+        sums, right = wide.new_zeros((2, len(states), 1))
+        highest = torch.full_like(sums, torch.finfo(torch.float32).min)
         with torch.autocast(states.device.type, enabled=False):
-            for start in range(0, len(states), size):
-                part = slice(start, start + size)
-                logits = linear(states[part].to(weight.dtype), weight, bias).float()
-                gold = labels[part, None]
-                highest = logits.amax(-1, keepdim=True)
-                chosen = logits.gather(1, gold) - highest
+            for start in range(0, len(weight), size):
+                part = weight[start : start + size]
+                logits = linear(inner, part, bias[start : start + size]).float()
+                place = labels[:, None] - start
+                inside = (place >= 0) & (place < len(part))
+                place = place.clamp(0, len(part) - 1)
+                found = logits.gather(1, place)
+                right = torch.where(inside, found, right)
+                logits.scatter_(1, place, torch.where(inside, -torch.inf, found))
+                before, highest = highest, torch.maximum(highest, logits.amax(-1, keepdim=True))
+                shrink = (before - highest).exp_()
                 logits.sub_(highest).exp_()
-                sums = logits.sum(-1, keepdim=True)
-                total += (sums.log() - chosen).sum()
-                logits.div_(sums).scatter_add_(1, gold, -torch.ones_like(chosen))
-                gradient[part] = (logits.to(weight.dtype) @ weight).to(states.dtype)
+                sums.mul_(shrink).add_(logits.sum(-1, keepdim=True))
+                wide.mul_(shrink).add_(logits.to(weight.dtype) @ part)
+            # The odds of all others against the right one.
+            odds = sums.log() + highest - right
+            others = wide.div_(sums.clamp_min_(torch.finfo(torch.float32).tiny))
+            gradient = others.sub_(weight[labels]).mul_(odds.sigmoid()).to(states.dtype)
+            total = softplus(odds).sum()
         ctx.save_for_backward(gradient)
         return total
 

@@ -1,4 +1,4 @@
-"""Cross-entropy over a vocabulary a few positions at a time, against torch's over all logits; among
+"""Cross-entropy over a vocabulary a few pieces at a time, against torch's over all logits; among
 the pieces of a text, too."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from adapterxlt.compute.training import train
 POSITIONS, HIDDEN, PIECES = 37, 16, 501
 #: Bytes of the logits of one position.
 ONE = 4 * PIECES
-#: Of less than one position, of one, some, all but one, all, more.
+#: Of less than one piece of all positions, of one, some, most, all, more.
 ROOMS = [1, ONE, 5 * ONE + 3, 36 * ONE, POSITIONS * ONE, 1 << 30]
 
 
@@ -142,16 +142,32 @@ def test_no_more_logits_are_there_than_there_is_room_for(
 
     def spy(*given: torch.Tensor) -> torch.Tensor:
         logits = torch.nn.functional.linear(*given)
-        sizes.append(len(logits))
+        sizes.append(logits.shape[1])
         return logits
 
     monkeypatch.setattr(softmax, "MOST", room)
     monkeypatch.setattr(softmax, "linear", spy)
     states, weight, bias, labels = some()
     linear_cross_entropy(states.requires_grad_(), weight, bias, labels).backward()
-    assert sum(sizes) == POSITIONS and all(n * ONE <= max(room, ONE) for n in sizes)
+    one = 4 * POSITIONS
+    assert sum(sizes) == PIECES and all(n * one <= max(room, one) for n in sizes)
     # And no smaller parts than must be.
-    assert len(sizes) == -(-POSITIONS // max(1, min(room // ONE, POSITIONS)))
+    assert len(sizes) == -(-PIECES // max(1, min(room // one, PIECES)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sure", [2.0, 8.0, 16.0])
+def test_what_is_nearly_certain_keeps_its_digits(sure: float, dtype: torch.dtype) -> None:
+    """Loss and gradient are then small, and not differences of what is large."""
+    states, weight, bias, labels = some(scale=0.1, dtype=dtype)
+    bias[labels] += sure
+    wanted, slope = by_hand(states.to(dtype), weight, bias, labels)
+    states.requires_grad_()
+    loss = linear_cross_entropy(states, weight, bias, labels)
+    loss.backward()
+    near = 1e-5 if dtype == torch.float32 else 3e-2
+    assert float(loss.detach()) == pytest.approx(float(wanted), rel=near)
+    assert float((states.grad - slope).norm() / slope.norm()) < near
 
 
 def test_nothing_as_large_as_all_logits_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +190,7 @@ def test_nothing_as_large_as_all_logits_is_ever_made(monkeypatch: pytest.MonkeyP
     with Sizes():
         linear_cross_entropy(states.requires_grad_(), weight, bias, labels).backward()
     # The matrix itself is larger than the logits of five positions.
-    assert 5 * ONE <= most <= max(5 * ONE, weight.numel() * 4) < POSITIONS * ONE
+    assert 4 * ONE <= most <= max(5 * ONE, weight.numel() * 4) < POSITIONS * ONE
 
 
 # --- among the pieces of a text ------------------------------------------------------------------
