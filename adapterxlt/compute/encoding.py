@@ -228,20 +228,28 @@ def _tagged(job: _Job, ids: list[int], starts: list[tuple[int, int]], row: Row) 
     )
 
 
-def encode_text(tokenizer: Any, lines: Sequence[str], max_length: int) -> Encoded:
-    """Lines of running text; long lines become several windows. Nothing is scored yet."""
-    result = []
-    room = max_length - 2
-    encoded = tokenizer(list(lines), add_special_tokens=False)["input_ids"] if lines else []
-    for ids in encoded:
-        pieces = [ids[i : i + room] for i in range(0, len(ids), room)]
-        windows = tuple(
-            Window([tokenizer.cls_token_id, *piece, tokenizer.sep_token_id], [], [], [])
-            for piece in pieces
-        )
-        if windows:
-            result.append(windows)
-    return Encoded(result)
+def encode_text(
+    tokenizer: Any, lines: Sequence[str], max_length: int, limit: int | None = None
+) -> Encoded:
+    """Lines of running text; long lines become several windows. Nothing is scored yet.
+
+    Args:
+        limit: how many rows are wanted, the first ones; a line without a sub-word is none.
+    """
+    result: list[tuple[Window, ...]] = []
+    room, size = max_length - 2, limit or len(lines)
+    # Asked for once: the tokenizer looks them up each time.
+    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
+    for start in range(0, len(lines), size or 1):
+        if len(result) >= size:
+            break
+        some = list(lines[start : start + size])
+        encoded = tokenizer(some, add_special_tokens=False, return_attention_mask=False)
+        for ids in encoded["input_ids"]:
+            pieces = [ids[i : i + room] for i in range(0, len(ids), room)]
+            if pieces:
+                result.append(tuple(Window([first, *one, last], [], [], []) for one in pieces))
+    return Encoded(result[:limit])
 
 
 _ENCODERS: dict[str, Callable[[_Job], Encoded]] = {

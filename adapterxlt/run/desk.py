@@ -130,8 +130,8 @@ class Desk:
     def encoded(self, backbone: Backbone, stage: Stage, data: Mapping[str, Any]) -> Encoded:
         """The rows that a stream or an evaluation reads, as windows.
 
-        A split is tokenized once for each tokenizer and length, whole; what is kept in the store is
-        mapped into memory by every stage and process.
+        A split is tokenized once for each tokenizer and length, as far as `_limit` says; what is
+        kept in the store is mapped into memory by every stage and process.
         """
         from adapterxlt.compute.packing import from_file, to_bytes
 
@@ -150,7 +150,7 @@ class Desk:
         return whole.choose(selection(len(whole.rows), data))
 
     def _encoding(self, stage: Stage, data: Mapping[str, Any]) -> str:
-        """Digest of everything that shapes the windows of a whole split."""
+        """Digest of everything that shapes the windows of a split."""
         from adapterxlt.compute import encoding
 
         params, texts = stage.params, data["task"] == "text"
@@ -166,19 +166,22 @@ class Desk:
             # Splits of a ranking task differ in their columns.
             "split": data["split"] if task is not None and task.kind == "ranking" else None,
             "side": data.get("side"),
+            "limit": _limit(data),
         }
         return digest("encoded", what)
 
     def _encode(self, backbone: Backbone, stage: Stage, data: Mapping[str, Any]) -> Encoded:
-        """Tokenize a whole split, from data that match their digest."""
+        """Tokenize a split, from data that match their digest."""
         from adapterxlt.compute.encoding import encode, encode_text
 
         max_length, language = stage.params["max_length"], data["language"]
         if data["task"] == "text":
             texts = tuple(data["texts"]) if data.get("texts") else None
             self._same(self.corpus.text_info(language, texts).digest, data)
-            return encode_text(backbone.tokenizer, self.corpus.text(language, texts), max_length)
-        task, rows = self.corpus.task(data["task"]), self._split(data)
+            lines = self.corpus.text(language, texts)
+            return encode_text(backbone.tokenizer, lines, max_length, _limit(data))
+        task = self.corpus.task(data["task"])
+        rows = self._split(data) if _limit(data) is None else self.rows(data)
         side = data.get("side")
         if task.kind == "retrieval":
             side = side or task.inputs[0]
@@ -339,6 +342,11 @@ class Desk:
         """Take everything off the backbone, so that the next stage finds it bare."""
         if self._loaded is not None:
             self._loaded[1].reset()
+
+
+def _limit(data: Mapping[str, Any]) -> int | None:
+    """How many rows of a split are tokenized: of shots, which any row may be, all."""
+    return None if data.get("shots") is not None else data.get("limit")
 
 
 def _names(stack: Stack) -> Iterator[str]:

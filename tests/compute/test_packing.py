@@ -144,3 +144,25 @@ def test_lengths_make_no_windows(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert chosen.cut == {3} and len(chosen.rows) == 4
     with pytest.raises(AssertionError, match="window was made"):
         chosen.rows[0]
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 3, 5, 40])
+def test_of_text_no_more_is_tokenized_than_is_wanted(
+    limit: int | None, monkeypatch: pytest.MonkeyPatch, tiny_backbone: Path
+) -> None:
+    """A line without a sub-word is no row, and another one is looked for in its place."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
+    lines = ["dud sofu " * 30, "", "dud", " ", "", "sofu dud", "", "dud dud", "sofu"] * 3
+    whole, seen = encode_text(tokenizer, lines, 16), list[str]()
+
+    class Watched:
+        cls_token_id, sep_token_id = tokenizer.cls_token_id, tokenizer.sep_token_id
+
+        def __call__(self, some: list[str], **how: Any) -> Any:
+            seen.extend(some)
+            return tokenizer(some, **how)
+
+    found = encode_text(Watched(), lines, 16, limit)
+    assert list(found.rows) == list(whole.rows)[:limit]
+    assert len(seen) <= (len(lines) if limit is None else 3 * limit + 2)
+    assert encode_text(tokenizer, [], 16, limit).rows == []

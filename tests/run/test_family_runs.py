@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from adapterxlt import lab
+from adapterxlt.compute.data import Encoded
 from adapterxlt.core.plan import Cell, Stage
 from adapterxlt.corpora import reading
 from adapterxlt.corpora.sources import LabCorpus
@@ -357,6 +359,43 @@ def test_multitask_trains_one_adapter_and_a_head_for_each_task(
     scored = {(row["task"], row["regime"]) for row in collect(study)}
     regimes = ("multitask", "multitask-temperature")
     assert scored == {(task, name) for task in sizes for name in regimes}
+
+
+LIMITED = """\
+name: limited
+data: lab
+source: lab-root
+targets: [lab-near-high]
+tasks: [lab-pos]
+regimes: [sequential]
+shots: [5]
+budget: {steps: 4, batch: 8, lr: 1e-2}
+limits: {train: 40, test: 12, text: 9}
+"""
+
+
+def test_no_more_is_tokenized_than_is_read(
+    tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as a limit goes; of shots, which may be any rows, the whole split."""
+    study = opened(LIMITED, tmp_path, tiny_backbone)
+    sizes: list[tuple[str, str, str, int]] = []
+    original = Desk._encode
+
+    def counted(desk: Desk, backbone: Any, stage: Stage, data: Any) -> Encoded:
+        found = original(desk, backbone, stage, data)
+        sizes.append((data["task"], data["language"], data["split"], len(found.rows)))
+        return found
+
+    monkeypatch.setattr(Desk, "_encode", counted)
+    assert not study.run(workers=0).failed
+    assert sorted(sizes) == sorted(set(sizes))
+    whole = len(lab.rows("lab-pos", "lab-near-high", "train"))
+    assert {size for size in sizes if size[0] == "lab-pos"} == {
+        ("lab-pos", "lab-root", "train", 40),
+        ("lab-pos", "lab-near-high", "train", whole), ("lab-pos", "lab-near-high", "test", 12),
+    }  # fmt: skip
+    assert [n for task, _, _, n in sizes if task == "text"] == [9, 9]
 
 
 class Guarded(LabCorpus):
