@@ -83,19 +83,27 @@ def needs(
         left += RECORD + _leaves(plan, key, works, shape, parameters)
         for read in stage.reads():
             info = plan.data[read["data"]]
-            at = (read["data"], stage.params.get("max_length"), read["task"], read.get("side"))
-            splits[at] = encoded(info)
+            length = stage.params.get("max_length")
+            at = (read["data"], length, read["task"], read.get("side"), tokenized(read))
+            splits[at] = encoded(info, tokenized(read))
         trained = cohort * 16 * work.parameters
         scratch = max(scratch, 12 * work.parameters)
-        data = sum(encoded(plan.data[read["data"]]) for read in stage.reads())
+        data = sum(encoded(plan.data[one["data"]], tokenized(one)) for one in stage.reads())
         rows = _activations(stage, plan.data, shape, micro_batch)
         worker = max(worker, PROCESS + trained + data + cohort * rows)
     return Needs(left + sum(splits.values()), workers * scratch, 4 * parameters, worker)
 
 
-def encoded(info: DataInfo) -> int:
-    """Bytes of a split that is tokenized."""
-    return int(info.rows * (ROW + TOKEN * info.tokens_per_row))
+def tokenized(read: Mapping[str, Any]) -> int | None:
+    """How many rows of the split that a stage reads are tokenized, the first ones: those up to its
+    limit; of shots, which any row may be, all."""
+    return None if read.get("shots") is not None else read.get("limit")
+
+
+def encoded(info: DataInfo, limit: int | None = None) -> int:
+    """Bytes of a split that is tokenized, or of its first rows."""
+    rows = info.rows if limit is None else min(limit, info.rows)
+    return int(rows * (ROW + TOKEN * info.tokens_per_row))
 
 
 def _leaves(plan: Plan, key: str, works: Mapping[str, Work], shape: Shape, parameters: int) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adapterxlt.core.canon import digest
 from adapterxlt.core.composition import Composition, Part, beginning, compose
 from adapterxlt.core.errors import StageError
+from adapterxlt.core.needs import tokenized
 from adapterxlt.core.plan import Stage
 from adapterxlt.corpora.backbones import folder_backbone
 from adapterxlt.corpora.reading import Reading, selection
@@ -130,7 +131,7 @@ class Desk:
     def encoded(self, backbone: Backbone, stage: Stage, data: Mapping[str, Any]) -> Encoded:
         """The rows that a stream or an evaluation reads, as windows.
 
-        A split is tokenized once for each tokenizer and length, as far as `_limit` says; what is
+        A split is tokenized once for each tokenizer and length, as far as `tokenized` says; what is
         kept in the store is mapped into memory by every stage and process.
         """
         from adapterxlt.compute.packing import from_file, to_bytes
@@ -166,7 +167,7 @@ class Desk:
             # Splits of a ranking task differ in their columns.
             "split": data["split"] if task is not None and task.kind == "ranking" else None,
             "side": data.get("side"),
-            "limit": _limit(data),
+            "limit": tokenized(data),
         }
         return digest("encoded", what)
 
@@ -179,9 +180,9 @@ class Desk:
             texts = tuple(data["texts"]) if data.get("texts") else None
             self._same(self.corpus.text_info(language, texts).digest, data)
             lines = self.corpus.text(language, texts)
-            return encode_text(backbone.tokenizer, lines, max_length, _limit(data))
+            return encode_text(backbone.tokenizer, lines, max_length, tokenized(data))
         task = self.corpus.task(data["task"])
-        rows = self._split(data) if _limit(data) is None else self.rows(data)
+        rows = self._split(data) if tokenized(data) is None else self.rows(data)
         side = data.get("side")
         if task.kind == "retrieval":
             side = side or task.inputs[0]
@@ -342,11 +343,6 @@ class Desk:
         """Take everything off the backbone, so that the next stage finds it bare."""
         if self._loaded is not None:
             self._loaded[1].reset()
-
-
-def _limit(data: Mapping[str, Any]) -> int | None:
-    """How many rows of a split are tokenized: of shots, which any row may be, all."""
-    return None if data.get("shots") is not None else data.get("limit")
 
 
 def _names(stack: Stack) -> Iterator[str]:

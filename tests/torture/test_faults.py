@@ -109,7 +109,7 @@ def remount(folder: Path, options: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts")
-@pytest.mark.parametrize("size", ["64k", "300k"])
+@pytest.mark.parametrize("size", ["64k", "200k"])
 def test_a_real_disk_that_is_full(size: str, world: World, runner: Runner, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", f"size={size}") as folder:
         store = folder / "store"
