@@ -87,8 +87,8 @@ def test_kills_at_every_step(
 def at_times(world: World, runner: Runner, store: Path, count: int) -> Counter[str]:
     seconds = whole_run(world, runner, store).seconds
     draw, counts = random.Random(count), Counter[str]()
-    # A run that ends before its time was not killed; it may not be so for ever. Where the machine was
-    # busy at first, that is more than every second one.
+    # A run that ends before its time was not killed; it may not be so for ever. Where the machine
+    # was busy at first, that is more than every second one.
     while counts["killed"] < count and counts["cases"] < 4 * count + 10:
         counts += survive(world, runner, store, after=draw.uniform(0.01, seconds))
     return counts
