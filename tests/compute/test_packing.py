@@ -148,7 +148,7 @@ def test_lengths_make_no_windows(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("limit", [None, 1, 2, 3, 5, 40])
 def test_of_text_no_more_is_tokenized_than_is_wanted(
-    limit: int | None, monkeypatch: pytest.MonkeyPatch, tiny_backbone: Path
+    limit: int | None, tiny_backbone: Path
 ) -> None:
     """A line without a sub-word is no row, and another one is looked for in its place."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
