@@ -6,6 +6,7 @@ same step. A process by itself is the only rank there is.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from datetime import timedelta
@@ -71,4 +72,8 @@ def ranks(device: str = "cpu") -> Ranks:
     from accelerate import PartialState
 
     # The others wait while the first evaluates.
-    return Ranks(PartialState(cpu=device == "cpu", timeout=timedelta(days=7)))
+    state = PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
+    # Its threads let go of tensors, for which they need an interpreter: a process that ends before
+    # they do is aborted now and then.
+    atexit.register(state.destroy_process_group)
+    return Ranks(state)

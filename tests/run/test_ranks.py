@@ -23,22 +23,26 @@ MORE = [
 ]
 
 
-def launch(recipe: Path, store: Path, backbone: Path) -> subprocess.CompletedProcess[str]:
+def two_of(*program: str) -> subprocess.CompletedProcess[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # What `accelerate launch` runs for several GPUs; for CPUs it starts one process.
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-        "--master_port", str(port), "-m", "adapterxlt", "run", str(recipe),
-        "--store", str(store), "--backbone", str(backbone), "--out", str(store.parent / "out"),
-        *MORE,
+        "--master_port", str(port), *program,
     ]  # fmt: skip
     repository = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=300, env=environment, check=False
     )
+
+
+def launch(recipe: Path, store: Path, backbone: Path) -> subprocess.CompletedProcess[str]:
+    given = ["--store", str(store), "--backbone", str(backbone)]
+    out = ["--out", str(store.parent / "out")]
+    return two_of("-m", "adapterxlt", "run", str(recipe), *given, *out, *MORE)
 
 
 def trained(study: Study) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
@@ -95,6 +99,25 @@ def test_a_failure_ends_all_processes(tmp_path: Path, small_text: str, tiny_back
     assert "the loss is nan" in done.stderr
     study = Study.open(recipe, store=tmp_path / "two", backbone=str(tiny_backbone), overrides=MORE)
     assert 0 < len(study.done()) < len(study.plan.stages)
+
+
+LEAVES = """
+import atexit, sys
+import torch.distributed
+from adapterxlt.compute.ranks import ranks
+
+# Called after what is registered later.
+atexit.register(lambda: sys.stdout.write(f"{torch.distributed.is_initialized()}\\n"))
+assert ranks().count == 2 and ranks().agree("x") == "x" and torch.distributed.is_initialized()
+"""
+
+
+def test_the_group_ends_before_the_interpreter_does(tmp_path: Path) -> None:
+    program = tmp_path / "leaves.py"
+    program.write_text(LEAVES, encoding="utf-8")
+    done = two_of(str(program))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_a_process_by_itself_is_all_there_is() -> None:
