@@ -82,22 +82,24 @@ def needs(
         stage, work = plan.stages[key], works[key]
         left += RECORD + _leaves(plan, key, works, shape, parameters)
         for read in stage.reads():
-            info = plan.data[read["data"]]
+            if read.get("shots") is not None:
+                # Tokenized where they are read, and not kept.
+                continue
+            info, limit = plan.data[read["data"]], read.get("limit")
             length = stage.params.get("max_length")
-            at = (read["data"], length, read["task"], read.get("side"), tokenized(read))
-            splits[at] = encoded(info, tokenized(read))
+            at = (read["data"], length, read["task"], read.get("side"), limit)
+            splits[at] = encoded(info, limit)
         trained = cohort * 16 * work.parameters
         scratch = max(scratch, 12 * work.parameters)
-        data = sum(encoded(plan.data[one["data"]], tokenized(one)) for one in stage.reads())
+        data = sum(encoded(plan.data[one["data"]], _count(one)) for one in stage.reads())
         rows = _activations(stage, plan.data, shape, micro_batch)
         worker = max(worker, PROCESS + trained + data + cohort * rows)
     return Needs(left + sum(splits.values()), workers * scratch, 4 * parameters, worker)
 
 
-def tokenized(read: Mapping[str, Any]) -> int | None:
-    """How many rows of the split that a stage reads are tokenized, the first ones: those up to its
-    limit; of shots, which any row may be, all."""
-    return None if read.get("shots") is not None else read.get("limit")
+def _count(read: Mapping[str, Any]) -> int | None:
+    """How many rows of a split a stage reads; ``None`` for all."""
+    return read.get("limit") if read.get("shots") is None else read["shots"]
 
 
 def encoded(info: DataInfo, limit: int | None = None) -> int:

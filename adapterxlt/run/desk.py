@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from adapterxlt.core.canon import digest
 from adapterxlt.core.composition import Composition, Part, beginning, compose
 from adapterxlt.core.errors import StageError
-from adapterxlt.core.needs import tokenized
 from adapterxlt.core.plan import Stage
 from adapterxlt.corpora.backbones import folder_backbone
 from adapterxlt.corpora.reading import Reading, selection
@@ -131,11 +130,14 @@ class Desk:
     def encoded(self, backbone: Backbone, stage: Stage, data: Mapping[str, Any]) -> Encoded:
         """The rows that a stream or an evaluation reads, as windows.
 
-        A split is tokenized once for each tokenizer and length, as far as `tokenized` says; what is
-        kept in the store is mapped into memory by every stage and process.
+        A split is tokenized once for each tokenizer and length, as far as it is read; what is kept
+        in the store is mapped into memory by every stage and process. Shots are a few of many rows,
+        and sooner tokenized than looked for.
         """
         from adapterxlt.compute.packing import from_file, to_bytes
 
+        if data.get("shots") is not None:
+            return self._encode(backbone, stage, data)
         name = self._encoding(stage, data)
         if name not in self._encoded:
             with self.store.lock(f"encoded-{name[:32]}"):
@@ -167,7 +169,7 @@ class Desk:
             # Splits of a ranking task differ in their columns.
             "split": data["split"] if task is not None and task.kind == "ranking" else None,
             "side": data.get("side"),
-            "limit": tokenized(data),
+            "limit": data.get("limit"),
         }
         return digest("encoded", what)
 
@@ -180,9 +182,9 @@ class Desk:
             texts = tuple(data["texts"]) if data.get("texts") else None
             self._same(self.corpus.text_info(language, texts).digest, data)
             lines = self.corpus.text(language, texts)
-            return encode_text(backbone.tokenizer, lines, max_length, tokenized(data))
+            return encode_text(backbone.tokenizer, lines, max_length, data.get("limit"))
         task = self.corpus.task(data["task"])
-        rows = self._split(data) if tokenized(data) is None else self.rows(data)
+        rows = self.rows(data)
         side = data.get("side")
         if task.kind == "retrieval":
             side = side or task.inputs[0]

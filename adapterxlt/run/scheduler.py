@@ -31,6 +31,9 @@ from adapterxlt.store.store import Store
 #: How often a stage is begun whose worker dies: again as it was, since what killed the worker may
 #: have been another stage beside it; the last time with nothing beside it, and fewer rows at once.
 TRIES = 3
+#: Trainings for each worker: while no more of them wait, evaluations wait for them. So it is with
+#: what is short, and not with a training of one worker, that the others' work comes to its end.
+LAST = 8
 #: Lines of the traceback of a failure that should not have been.
 TAIL = 12
 
@@ -106,7 +109,8 @@ def execute(
     tick: float = 0.3,
 ) -> Outcome:
     """Run what the store lacks, or what is ``needed``. Ready stages start in plan order, as many as
-    the pool takes; up to ``cohort`` that can be trained in one pass count as one.
+    the pool takes, the last evaluations after the last trainings (see `LAST`); up to ``cohort``
+    that can be trained in one pass count as one.
 
     Args:
         events: the log that is told what happens; the listener is told the same.
@@ -191,7 +195,7 @@ class _Work:
             self._start((request.smaller() or request) if last else request)
         if self.again:
             return
-        for key in list(self.waiting):
+        for key in self._order():
             if not self._room():
                 return
             needs, outcome = self.plan.stages[key].inputs.values(), self.outcome
@@ -203,6 +207,15 @@ class _Work:
             elif key in self.waiting and self._ready(key):
                 self.waiting.remove(key)
                 self._start(self._with_cohort(key))
+
+    def _order(self) -> list[str]:
+        """What waits, as it starts when it is ready."""
+        kinds, most = self.plan.stages, LAST * self.pool.workers
+        others = (key for key in self.waiting if kinds[key].kind != "evaluate")
+        last = list(itertools.islice(others, most + 1))
+        if self.pool.workers == 1 or len(last) > most:
+            return list(self.waiting)
+        return [*last, *(key for key in self.waiting if kinds[key].kind == "evaluate")]
 
     def _room(self, alone: bool = False) -> bool:
         """Whether one more may start, now or with nothing beside it."""

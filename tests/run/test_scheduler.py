@@ -20,7 +20,7 @@ from adapterxlt.core.errors import DataError
 from adapterxlt.core.plan import Cell, Plan, Stage
 from adapterxlt.run.desk import Places
 from adapterxlt.run.requests import Request
-from adapterxlt.run.scheduler import TRIES, Several, Silent, execute
+from adapterxlt.run.scheduler import LAST, TRIES, Several, Silent, execute
 
 
 class MemoryStore(set):  # type: ignore[type-arg]
@@ -124,6 +124,26 @@ def test_every_stage_runs_once_inputs_first(workers: int, newest_first: bool) ->
     assert sorted(outcome.computed) == sorted(keys.values())
     assert outcome.failed == {} == outcome.blocked and pool.closed == [False]
     assert pool.most <= workers
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_last_evaluations_wait_for_the_last_trainings(workers: int) -> None:
+    plan, trainings = Plan(), LAST * workers + 4
+    for n in range(trainings):
+        trained = plan.add(Stage("pretrain", {"name": n}, {}), f"train {n}")
+        scored = plan.add(Stage("evaluate", {"name": n}, {"trained": trained}), f"score {n}")
+        plan.cells[Cell("t", "r", str(n), 0, None, 1)] = scored
+    pool = MemoryPool(MemoryStore(), workers)
+    go(plan, pool)
+    done = [label.split() for label in pool.submitted]
+    early = [kind for kind, _ in done[:-LAST]].index("score")
+    # Results are there early, and what is at the end is short.
+    assert early <= workers
+    if workers == 1:
+        assert done == [[kind, str(n)] for n in range(trainings) for kind in ("train", "score")]
+    else:
+        assert [kind for kind, _ in done[-LAST * workers :]] == ["score"] * LAST * workers
+    assert [int(n) for kind, n in done if kind == "train"] == list(range(trainings))
 
 
 def test_one_worker_takes_plan_order() -> None:
