@@ -88,7 +88,7 @@ def exactness(folder: Path, lines: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Loss, gradient and hidden states of one batch, the same one for all."""
     import torch
 
-    from adapterxlt.compute.training import amp
+    from adapterxlt.compute.steps import amp
 
     found: dict[str, dict[str, Any]] = {}
     reference: dict[str, Any] = {}
