@@ -1,8 +1,8 @@
 """A frozen backbone: loading it, putting adapters and heads on it, taking their weights off.
 
-The backbone's own parameters are never trained or changed: the method `full` trains copies that
-take their places while it is worn. What is added goes by short names chosen by the caller; stored
-tensors carry ``@`` in the place of the name, so results hold no labels.
+The backbone's own parameters are never trained or changed (see `stand_ins`). What is added goes by
+short names chosen by the caller; stored tensors carry ``@`` in the place of the name, so results
+hold no labels.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from adapterxlt.compute.loading import load, masked_head
 from adapterxlt.compute.methods import config_of, inject, target_paths
 from adapterxlt.compute.randomness import seed_draws
 from adapterxlt.compute.remembered import Known
+from adapterxlt.compute.stand_ins import StandIns
 from adapterxlt.compute.trunk import Trunk
 from adapterxlt.core.canon import derive
 from adapterxlt.core.errors import StageError
@@ -59,19 +60,11 @@ class Backbone:
         self.model.to(self.device)
         self._own = dict(self.model.named_parameters())
         self._modules = dict(self.model.named_modules())
-        # Where the encoder holds each of its parameters, for `full`.
-        self._places = {
-            f"{path}.{name}" if path else name: (module, name)
-            for path, module in self.model.base_model.named_modules()
-            for name in module._parameters
-            if module._parameters[name] is not None and not path.startswith("pooler")
-        }
+        self._stand_ins = StandIns(self.model.base_model)
         self._specs: dict[str, Mapping[str, Any]] = {}
         self._names: list[str] = []
-        self._copies: dict[str, dict[str, torch.nn.Parameter]] = {}
         self._wrapped: set[str] = set()
         self._worn: tuple[Wearing, tuple[int, ...]] = ((), ())
-        self._half: dict[str, torch.nn.Parameter] = {}
         self.halved = False
 
     @property
@@ -119,21 +112,10 @@ class Backbone:
                 self.activate(())
                 self._wrap(name, spec)
             else:
-                self._copies[name] = {
-                    place: torch.nn.Parameter(
-                        own.detach().to(self.device, copy=True), requires_grad=False
-                    )
-                    for place, own in self._encoder_parameters()
-                }
+                self._stand_ins.copy(name, self.device)
         self._specs[name] = spec
         self._added(name, weights)
         self._wear(*worn)
-
-    def _encoder_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """The backbone's own parameters that `full` trains: all but the pooler's and the heads'."""
-        prefix = self.model.base_model_prefix
-        for place in self._places:
-            yield place, self._own[f"{prefix}.{place}"]
 
     def _wrap(self, name: str, spec: Mapping[str, Any]) -> None:
         encoder = self.model.base_model.encoder
@@ -227,8 +209,9 @@ class Backbone:
 
     def _parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
         """Parameters of what goes by ``name``, under their neutral names."""
-        if name in self._copies:
-            return {f"@.{place}": copy for place, copy in self._copies[name].items()}
+        copies = self._stand_ins.copies.get(name)
+        if copies is not None:
+            return {f"@.{place}": copy for place, copy in copies.items()}
         found = {}
         for full, parameter in self.model.named_parameters():
             parts = full.split(".")
@@ -259,7 +242,7 @@ class Backbone:
         self.model.requires_grad_(False)
         for parameter in self._own.values():
             parameter.requires_grad_(False)
-        for copies in self._copies.values():
+        for copies in self._stand_ins.copies.values():
             for parameter in copies.values():
                 parameter.requires_grad_(False)
         chosen = {f"{name}:{n}": p for name in names for n, p in self._parameters(name).items()}
@@ -304,11 +287,9 @@ class Backbone:
         )
         flat = [name for part in stack for name in _members(part)]
         self._wear_wrappers(flat, skip)
-        copies = next((self._copies[name] for name in flat if name in self._copies), {})
-        instead = {**self._halves(), **copies} if self.halved else copies
-        for place, own in self._encoder_parameters():
-            module, name = self._places[place]
-            module._parameters[name] = instead.get(place, own)
+        # peft looks at the values of what it wraps.
+        wrapped = {f"encoder.{path}" for path in self._wrapped}
+        self._stand_ins.put(flat, halved=self.halved, but=wrapped)
 
     def compute_in(self, precision: str) -> None:
         """Get ready for mixed precision (``bf16``) or for none (``fp32``), until `reset`.
@@ -320,16 +301,6 @@ class Backbone:
         if halved != self.halved:
             self.halved = halved
             self._wear(*self._worn)
-
-    def _halves(self) -> dict[str, torch.nn.Parameter]:
-        """The encoder's matrices in bf16, by place, without those whose values peft looks at."""
-        if not self._half:
-            for place, own in self._encoder_parameters():
-                if isinstance(self._places[place][0], torch.nn.Linear):
-                    cast = own.detach().to(torch.bfloat16)
-                    self._half[place] = torch.nn.Parameter(cast, requires_grad=False)
-        wrapped = {f"encoder.{path}" for path in self._wrapped}
-        return {at: half for at, half in self._half.items() if at.rpartition(".")[0] not in wrapped}
 
     def _wear_wrappers(self, names: list[str], skip: tuple[int, ...]) -> None:
         """As `set_adapter` of peft's layers, which would also change what is trainable."""
@@ -376,8 +347,8 @@ class Backbone:
                 layer = int(found[1]) if found else -1
                 if n.startswith("heads."):
                     yield n, self.layers, parameter
-                elif name in self._copies or layer not in self._worn[1]:
-                    yield n, -1 if name in self._copies else layer, parameter
+                elif name in self._stand_ins.copies or layer not in self._worn[1]:
+                    yield n, -1 if name in self._stand_ins.copies else layer, parameter
 
     @property
     def worn(self) -> dict[str, Mapping[str, Any] | None]:
@@ -455,7 +426,7 @@ class Backbone:
             parent, _, last = path.rpartition(".")
             setattr(encoder.get_submodule(parent), last, self._modules[f"{prefix}.{path}"])
         self._wrapped.clear()
-        self._copies.clear()
+        self._stand_ins.copies.clear()
         for name in self._names:
             if name in self.model.adapters_config.fusions:
                 self.model.delete_adapter_fusion(name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from adapterxlt.report import stats
+from adapterxlt.report import resampling, stats
 from adapterxlt.report.pairs import by_regime, pairs_of, run_by_run
 from adapterxlt.report.stats import Effect, Grid
 from adapterxlt.report.summaries import UPPER_BOUND, Row
@@ -68,10 +68,10 @@ def compare(rows: Sequence[Row], regimes: Sequence[str]) -> list[Comparison]:
             if grids is None:
                 continue
             effect = stats.mean_effect(grids[0] - grids[1])
-            flips = stats.sign_flips(
+            flips = resampling.sign_flips(
                 [value for _, value in effect.by_language], np.random.default_rng(0)
             )
-            improvement = stats.improvement(*grids)
+            improvement = resampling.improvement(*grids)
             found.append(Comparison(name, shots, name in bounds, effect, improvement, flips))
     corrected = stats.holm([one.effect.p for one in found])
     found = [replace(one, corrected=p) for one, p in zip(found, corrected, strict=True)]
@@ -146,8 +146,8 @@ def spread_table(task: str, rows: Sequence[Row], regimes: Sequence[str]) -> Tabl
                 (
                     name + (f" {UPPER_BOUND}" if name in bounds else ""),
                     str(shots),
-                    _with_bootstrap(grid, stats.interquartile_mean),
-                    _with_bootstrap(grid, stats.worst_case),
+                    _with_bootstrap(grid, resampling.interquartile_mean),
+                    _with_bootstrap(grid, resampling.worst_case),
                     *(NO_SCORE if part is None else percent(part**0.5) for part in parts),
                 )
             )
@@ -186,11 +186,11 @@ def points(value: float | None) -> str:
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _with_bootstrap(grid: Grid, statistic: stats.Statistic) -> str:
+def _with_bootstrap(grid: Grid, statistic: resampling.Statistic) -> str:
     value = percent(float(statistic(grid.values)))
     if grid.values.size < 4:
         return value
-    low, high = stats.bootstrap(grid, statistic, np.random.default_rng(0), times=TIMES)
+    low, high = resampling.bootstrap(grid, statistic, np.random.default_rng(0), times=TIMES)
     return f"{value} [{percent(low)}, {percent(high)}]"
 
 

@@ -5,14 +5,13 @@ languages share, since they begin from one training on the source. So draws are 
 and seeds are crossed with them, and runs are not independent: of 6 languages x 3 draws x 2 seeds
 there are not 36 values that a t test may take. What is here takes the mean squares of that layout
 (Searle, Casella and McCulloch 1992, chapter 4) and Satterthwaite's degrees of freedom; SciPy has
-the distributions. Scores are fractions; nothing here reads a store, asks the clock or draws a
-random number without being handed the generator.
+the distributions. Scores are fractions; nothing here reads a store, asks the clock or draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -24,12 +23,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Run = tuple[str, int | None, int]
 #: What an effect is to hold for: languages like these, or these alone.
 Over = Literal["languages", "runs"]
-Statistic = Callable[[Array], Array]
 LEVEL, POWER = 0.95, 0.8
 #: Parts of the spread are left out where they would be found so often by chance.
 POOLED = 0.25
-#: Exact sign flips up to so many values; beyond, as many drawn ones.
-FLIPS = 13
 
 
 @dataclass(frozen=True)
@@ -383,81 +379,6 @@ def share_below(one: Grid, other: Grid, level: float = LEVEL) -> Effect:
     """Share of the runs of a language in which a regime is below another, ties half, over them."""
     below = (one.values < other.values) + 0.5 * (one.values == other.values)
     return mean_effect(replace(one, values=below.astype(float)), "languages", level)
-
-
-def improvement(one: Grid, other: Grid) -> float:
-    """Probability of improvement (Agarwal et al. 2021): that a run of one regime is above a run of
-    the other in the same language, ties half; mean over languages."""
-    a, b = (grid.values.reshape(len(grid.languages), -1) for grid in (one, other))
-    above = (a[:, :, None] > b[:, None, :]) + 0.5 * (a[:, :, None] == b[:, None, :])
-    return float(above.mean(axis=(1, 2)).mean())
-
-
-def interquartile_mean(values: Array) -> Array:
-    """Mean of the middle half of all values (Agarwal et al. 2021), as `scipy.stats.trim_mean`.
-
-    Args:
-        values: (..., languages, draws, seeds).
-    """
-    ordered = np.sort(values.reshape(*values.shape[:-3], -1), axis=-1)
-    cut = int(0.25 * ordered.shape[-1])
-    found: Array = ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
-    return found
-
-
-def worst_case(values: Array) -> Array:
-    """Mean over languages of the lowest run of each, of (..., languages, draws, seeds)."""
-    found: Array = values.min(axis=(-2, -1)).mean(axis=-1)
-    return found
-
-
-def bootstrap(
-    grid: Grid,
-    statistic: Statistic,
-    generator: np.random.Generator,
-    *,
-    times: int = 1000,
-    over: Over = "languages",
-    level: float = LEVEL,
-) -> tuple[float, float]:
-    """Percentile interval of a statistic by the hierarchical bootstrap.
-
-    Languages are drawn with replacement, in each its draws of shots, and seeds for all of them
-    (crossed, as Owen 2007); over runs, languages stay. With few of each it is too narrow, which is
-    why means have `mean_effect`.
-
-    Args:
-        statistic: of values (times, languages, draws, seeds), (times,).
-    """
-    languages, draws, seeds = grid.shape
-    chosen = np.tile(np.arange(languages), (times, 1))
-    if over == "languages":
-        chosen = generator.integers(languages, size=(times, languages))
-    shots = generator.integers(draws, size=(times, languages, draws))
-    again = generator.integers(seeds, size=(times, seeds))
-    drawn = grid.values[chosen[:, :, None, None], shots[:, :, :, None], again[:, None, None, :]]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(statistic(drawn), [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def sign_flips(values: Sequence[float], generator: np.random.Generator) -> float | None:
-    """Two-sided p of a mean of paired differences by flipping their signs; None of fewer than two.
-
-    All flips of up to `FLIPS` values, else as many drawn ones, the found one among them. It asks
-    for no distribution but that no regime is better: with n values it is never below 2 / 2^n.
-    """
-    given = np.array(values)
-    if len(given) < 2:
-        return None
-    if len(given) <= FLIPS:
-        signs = 1 - 2.0 * ((np.arange(2 ** len(given))[:, None] >> np.arange(len(given))) & 1)
-    else:
-        signs = 1 - 2.0 * generator.integers(2, size=(2**FLIPS, len(given)))
-        signs[0] = 1.0
-    sums = np.abs(signs @ given)
-    # The sum of the given signs is among them, with its own rounding.
-    return float((sums >= abs(given.sum()) - 1e-12 * np.abs(given).sum()).mean())
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:

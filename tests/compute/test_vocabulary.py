@@ -70,7 +70,7 @@ def test_copies_that_are_trained_are_read_themselves(backbone: Backbone) -> None
     plain = hidden(backbone, data)
     backbone.add_adapter("f", {"method": "full"})
     with torch.no_grad():
-        backbone._copies["f"]["embeddings.word_embeddings.weight"].mul_(2.0)
+        backbone._stand_ins.copies["f"]["embeddings.word_embeddings.weight"].mul_(2.0)
     backbone.activate(("f",))
     assert not torch.allclose(hidden(backbone, data), plain)
     backbone.activate(())

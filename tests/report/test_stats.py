@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from adapterxlt.report import stats
+from adapterxlt.report import resampling, stats
 from adapterxlt.report.stats import Grid
 
 TIMES = 1500
@@ -90,7 +90,7 @@ def test_no_effect_is_found_in_one_of_twenty():
     for _ in range(TIMES):
         effect = stats.mean_effect(draw(generator, (8, 3, 2), shots=0.5, both=0.3))
         ps.append(effect.p)
-        flips.append(stats.sign_flips([v for _, v in effect.by_language], generator))
+        flips.append(resampling.sign_flips([v for _, v in effect.by_language], generator))
     for found in (ps, flips):
         assert 0.03 <= np.mean(np.array(found) <= 0.05) <= 0.07
 
@@ -225,7 +225,9 @@ def test_holm_and_trimmed_mean_are_the_libraries():
     assert found[2] is None
     assert [p for p in found if p is not None] == pytest.approx(list(known))
     values = np.random.default_rng(13).normal(size=(5, 3, 3))
-    assert stats.interquartile_mean(values) == pytest.approx(scipy.trim_mean(values.ravel(), 0.25))
+    assert resampling.interquartile_mean(values) == pytest.approx(
+        scipy.trim_mean(values.ravel(), 0.25)
+    )
 
 
 def test_probability_of_improvement_is_the_mann_whitney_statistic():
@@ -237,7 +239,7 @@ def test_probability_of_improvement_is_the_mann_whitney_statistic():
         scipy.mannwhitneyu(a.ravel(), b.ravel()).statistic / 36
         for a, b in zip(one.values, other.values, strict=True)
     ]
-    assert stats.improvement(one, other) == pytest.approx(np.mean(known))
+    assert resampling.improvement(one, other) == pytest.approx(np.mean(known))
 
 
 def test_sign_flips_are_scipys_permutation_test():
@@ -247,9 +249,9 @@ def test_sign_flips_are_scipys_permutation_test():
     known = scipy.permutation_test(
         (np.array(values),), np.mean, permutation_type="samples", n_resamples=10_000
     )
-    assert stats.sign_flips(values, np.random.default_rng(0)) == pytest.approx(known.pvalue)
+    assert resampling.sign_flips(values, np.random.default_rng(0)) == pytest.approx(known.pvalue)
     many = list(np.random.default_rng(15).normal(0.3, 1, 40))
-    drawn = stats.sign_flips(many, np.random.default_rng(0))
+    drawn = resampling.sign_flips(many, np.random.default_rng(0))
     assert drawn == pytest.approx(scipy.ttest_1samp(many, 0).pvalue, abs=0.03)
 
 
@@ -258,11 +260,14 @@ def test_bootstrap_covers_with_many_levels_and_is_repeatable():
     hits = 0
     for _ in range(150):
         one = draw(generator, (24, 3, 8), language=1.0, shots=0.5)
-        low, high = stats.bootstrap(one, lambda v: v.mean(axis=(1, 2, 3)), generator, times=200)
+        low, high = resampling.bootstrap(
+            one, lambda v: v.mean(axis=(1, 2, 3)), generator, times=200
+        )
         hits += low <= 0 <= high
     assert 0.88 <= hits / 150 <= 0.99
     again = [
-        stats.bootstrap(one, stats.worst_case, np.random.default_rng(3), times=50) for _ in range(2)
+        resampling.bootstrap(one, resampling.worst_case, np.random.default_rng(3), times=50)
+        for _ in range(2)
     ]
     assert again[0] == again[1]
 
