@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from adapterxlt.compute.packing import to_bytes
 from adapterxlt.core.errors import UsageError
+from adapterxlt.corpora.reading import selection
 from adapterxlt.report.results import collect, describe, missing
 from adapterxlt.run import worker
 from adapterxlt.run.desk import desk_for
@@ -44,6 +46,22 @@ class Watching(Silent):
         desk = desk_for(self.study.places)
         assert desk._loaded is not None
         self.digests.append(desk._loaded[1].digest())
+
+
+def test_shots_are_tokenized_as_the_whole_split_is_and_not_kept(finished: Study) -> None:
+    study, desk = finished, desk_for(finished.places)
+    notes = [study.store.noted("encoded", name) or {} for name in study.store.notes("encoded")]
+    stages = study.plan.stages.values()
+    reads = [(stage, read) for stage in stages for read in stage.params.get("streams", ())]
+    few = [(stage, read) for stage, read in reads if read.get("shots") is not None]
+    kept = {note["of"] for note in notes}
+    assert few and kept.isdisjoint(read["data"] for _, read in few)
+    for stage, read in few:
+        backbone = desk.backbone(stage)
+        whole = desk.encoded(backbone, stage, {**read, "shots": None})
+        wanted = whole.choose(selection(len(whole.rows), read))
+        assert len(wanted.rows) == read["shots"]
+        assert to_bytes(desk.encoded(backbone, stage, read)) == to_bytes(wanted)
 
 
 def test_every_cell_has_its_rows(finished: Study) -> None:
