@@ -57,7 +57,7 @@ def compare(
         backbone.read(encoded)
         for i, own in enumerate(encoded):
             head = partial(backbone.head_logits, f"h{i}")
-            order = Order(own.lengths(), batch, i, TASK)
+            order = Order(len(own.rows), batch, i, TASK)
             stream = Stream(TASK, own, order, (("language", f"a{i}"),), head)
             trained = backbone.trainable([f"a{i}", f"h{i}"])
             made.append(Run(backbone, trained, [stream], budget, seed=i, precision=precision))
@@ -101,7 +101,8 @@ def compare(
         float((last["alone"][n] - value).abs().max()) for n, value in last["together"].items()
     )
     alone, joint = (statistics.median(seconds[name]) for name in ways)
-    sub_words = sum(sum(own.lengths()) for own in encoded) / (count * SHOTS) * batch * steps * count
+    windows = [window for own in encoded for row in own.rows for window in row]
+    sub_words = sum(len(w.ids) for w in windows) / (count * SHOTS) * batch * steps * count
     found = {
         "device": device,
         "runs": count,

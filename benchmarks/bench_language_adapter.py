@@ -84,7 +84,7 @@ def stream_of(backbone: Any, lines: Sequence[str], precision: str, corpus: bool)
     data = _training(backbone, lines)
     pieces = pieces_of([data]) if corpus else None
     masking, criterion = masked_lm(backbone, SHARE, precision, pieces)
-    order = Order(data.lengths(), BATCH, 1, "text")
+    order = Order(len(data.rows), BATCH, 1, "text")
     return Stream("text", data, order, (("a",),), backbone.lm_states, masking, criterion=criterion)
 
 

@@ -309,7 +309,7 @@ def our_stream(
 
     backbone.add_head("h", head_of(task), seed=seed, weights=head)
     data = encode(backbone.tokenizer, TASKS[task], rows, 128)
-    order = Order(data.lengths(), batch, seed, task)
+    order = Order(len(data.rows), batch, seed, task)
     logits = partial(backbone.head_logits, "h")
     return Stream(task, data, order, (stack,), logits)
 

@@ -44,10 +44,6 @@ class Encoded:
     rows: Sequence[tuple[Window, ...]]
     cut: frozenset[int] = frozenset()
 
-    def lengths(self) -> list[int]:
-        """Sub-words of each row."""
-        return [sum(len(w.ids) for w in row) for row in self.rows]
-
     def choose(self, rows: Sequence[int]) -> Encoded:
         """These rows, in this order."""
         return Encoded([self.rows[i] for i in rows], among(rows, self.cut))
@@ -112,6 +108,8 @@ class Batch:
 
 #: Rows of packed windows have room for so many sub-words, or for the longest window.
 ROOM = 64
+#: They are as long as a multiple of this: products of other sizes take up to a third longer.
+GRAIN = 16
 
 
 def collate(windows: Sequence[Window], pad: int, *, pack: bool = False, seed: int = 0) -> Batch:
@@ -126,9 +124,8 @@ def collate(windows: Sequence[Window], pad: int, *, pack: bool = False, seed: in
     length = max(lengths)
     spots = [(i, 0, size) for i, size in enumerate(lengths)]
     if pack:
-        room = max(length, ROOM)
-        fitted = first_fit(lengths, room)
-        longest = max(end for _, _, end in fitted)
+        fitted = first_fit(lengths, max(_whole(length), ROOM))
+        longest = _whole(max(end for _, _, end in fitted))
         if (max(row for row, _, _ in fitted) + 1) * longest < 0.95 * len(windows) * length:
             spots, length = fitted, longest
     rows = max(row for row, _, _ in spots) + 1
@@ -194,6 +191,10 @@ def join(batches: Sequence[Batch], pad: int) -> Batch:
     )
 
 
+def _whole(length: int) -> int:
+    return math.ceil(length / GRAIN) * GRAIN
+
+
 def first_fit(lengths: Sequence[int], room: int) -> list[tuple[int, int, int]]:
     """Row, begin and end of each length: the longest first, each into the first row with room."""
     spots: list[tuple[int, int, int]] = [(0, 0, 0)] * len(lengths)
@@ -211,36 +212,25 @@ def first_fit(lengths: Sequence[int], room: int) -> list[tuple[int, int, int]]:
 class Order:
     """Which rows stand in a stream's batch of a number; a function of (seed, stream, number) alone.
 
-    An epoch is one pass in ``ceil(n / batch)`` steps, the last batch possibly smaller; past its
-    end the next epoch begins (shorter streams are cycled). Within eight batches rows of similar
-    length stand together, to save padding.
+    An epoch is one pass over ``rows`` rows in ``ceil(rows / batch)`` steps, the last batch possibly
+    smaller; past its end the next epoch begins (shorter streams are cycled). Rows stand together
+    by chance alone: a batch's loss is a mean over what is scored in it, so that if rows of similar
+    length stood together, as padding would have it, a word of a short row would weigh more.
     """
 
-    POOL = 8
-
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int, stream: str) -> None:
-        self.lengths, self.batch, self.seed, self.stream = lengths, batch, seed, stream
-        self.per_epoch = math.ceil(len(lengths) / batch)
+    def __init__(self, rows: int, batch: int, seed: int, stream: str) -> None:
+        self.count, self.batch, self.seed, self.stream = rows, batch, seed, stream
+        self.per_epoch = math.ceil(rows / batch)
         self._epoch = -1
-        self._batches: list[list[int]] = []
+        self._shuffled: list[int] = []
 
     def rows(self, number: int) -> list[int]:
         """Indices of the rows of a batch; batches are counted from 0."""
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
-            self._batches, self._epoch = self._epoch_batches(epoch), epoch
-        return self._batches[place]
-
-    def _epoch_batches(self, epoch: int) -> list[list[int]]:
-        order = shuffled(len(self.lengths), self.seed, "order", self.stream, epoch)
-        size = self.POOL * self.batch
-        batches = []
-        for start in range(0, len(order), size):
-            pool = sorted(order[start : start + size], key=lambda i: self.lengths[i])
-            pieces = [pool[i : i + self.batch] for i in range(0, len(pool), self.batch)]
-            mixed = shuffled(len(pieces), self.seed, "batches", self.stream, epoch, start)
-            batches += [pieces[i] for i in mixed]
-        return batches
+            self._shuffled = shuffled(self.count, self.seed, "order", self.stream, epoch)
+            self._epoch = epoch
+        return self._shuffled[place * self.batch : (place + 1) * self.batch]
 
 
 class Mixture:

@@ -22,13 +22,11 @@ _FIELDS = ("ids", "positions", "labels", "items", "spans")
 def pack(data: Encoded) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays of an encoded split: for each field all values, and where each window's end.
 
-    ``rows`` says where each row's windows end, ``lengths`` how many sub-words a row has, ``cut``
-    which rows lost text.
+    ``rows`` says where each row's windows end, ``cut`` which rows lost text.
     """
     windows = [window for row in data.rows for window in row]
     found: dict[str, np.ndarray[Any, Any]] = {
         "rows": np.cumsum([len(row) for row in data.rows], dtype=np.int64),
-        "lengths": np.array(data.lengths(), dtype=np.int64),
         "cut": np.array(sorted(data.cut), dtype=np.int64),
     }
     for name in _FIELDS:
@@ -47,11 +45,7 @@ def unpack(arrays: Arrays) -> Encoded:
 
 
 class PackedSplit(Encoded):
-    """An encoded split over arrays; what can be told without making windows is."""
-
-    def lengths(self) -> list[int]:
-        assert isinstance(self.rows, Packed)
-        return self.rows.lengths()
+    """An encoded split over arrays; rows are chosen without making windows."""
 
     def choose(self, rows: Sequence[int]) -> Encoded:
         assert isinstance(self.rows, Packed)
@@ -78,10 +72,6 @@ class Packed(Sequence[tuple[Window, ...]]):
 
     def __iter__(self) -> Iterator[tuple[Window, ...]]:
         return (self[i] for i in range(len(self)))
-
-    def lengths(self) -> list[int]:
-        """Sub-words of each row, without making its windows."""
-        return [int(n) for n in self.arrays["lengths"][list(self.chosen)]]
 
     def choose(self, rows: Sequence[int]) -> Packed:
         """These of its rows, in this order."""

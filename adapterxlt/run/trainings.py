@@ -219,7 +219,7 @@ def _streams(
     for data, encoded in zip(params["streams"], data_of, strict=True):
         name = f"{data['task']}:{data['language']}"
         batch = data.get("batch") or params["budget"]["batch"]
-        order = Order(encoded.lengths(), batch, _order_seed(params), name)
+        order = Order(len(encoded.rows), batch, _order_seed(params), name)
         wear = data.get("wear")
         worn = tuple((*stacks[w], *layers) for w in (wear if isinstance(wear, list) else [wear]))
         head = params.get("heads", {}).get(data["task"])

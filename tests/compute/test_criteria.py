@@ -156,7 +156,7 @@ def stream_of(backbone: Backbone, name: str, count: int = 20) -> Stream:
     backbone.add_head("h", task.head, seed=3)
     data = encode(backbone.tokenizer, task, rows, LENGTH[name])
     head = partial(backbone.head_logits, "h")
-    order = Order(data.lengths(), BUDGET["batch"], 1, name)
+    order = Order(len(data.rows), BUDGET["batch"], 1, name)
     return Stream(name, data, order, (("a",),), head, criterion=criterion_of(task.head))
 
 

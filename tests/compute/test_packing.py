@@ -76,8 +76,7 @@ def test_every_kind_comes_back_from_its_file(tiny_backbone: Path, folder: Path) 
     for data in found.values():
         for again in (unpack(pack(data)), kept(data, folder)):
             assert plain(again) == plain(data)
-            assert again.lengths() == data.lengths()
-            assert all(type(n) is int for n in again.rows[0][0].ids + again.lengths())
+            assert all(type(n) is int for n in again.rows[0][0].ids)
 
 
 @given(splits())
@@ -87,7 +86,6 @@ def test_every_kind_comes_back_from_its_file(tiny_backbone: Path, folder: Path) 
 def test_any_windows_come_back(folder: Path, data: Encoded) -> None:
     for again in (unpack(pack(data)), kept(data, folder)):
         assert plain(again) == plain(data)
-        assert again.lengths() == data.lengths()
         assert len(again.rows) == len(data.rows)
         assert to_bytes(again) == to_bytes(data)
 
@@ -105,7 +103,6 @@ def test_rows_are_chosen_in_their_order(folder: Path, data: Encoded, draw: st.Da
     cut = {place for place, i in enumerate(one) if i in data.cut}
     for found in (some, data.choose(one)):
         assert plain(found) == (rows, cut)
-        assert found.lengths() == [sum(len(window[0]) for window in row) for row in rows]
     if one:
         # Of a choice one may choose again.
         two = draw.draw(st.lists(st.integers(0, len(one) - 1), max_size=8))
@@ -131,16 +128,14 @@ def test_what_is_kept_is_mapped_and_not_read(folder: Path) -> None:
     assert not any(array.flags.writeable for array in data.rows.arrays.values())
 
 
-def test_lengths_make_no_windows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choosing_makes_no_windows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = kept(some_data(), folder)
 
     def never(*_: Any) -> Window:
         raise AssertionError("a window was made")
 
     monkeypatch.setattr(Packed, "_window", never)
-    assert data.lengths() == some_data().lengths()
     chosen = data.choose([3, 28, 0, 7])
-    assert chosen.lengths() == [6, 28 * 29 // 2, 0, 28]
     assert chosen.cut == {3} and len(chosen.rows) == 4
     with pytest.raises(AssertionError, match="window was made"):
         chosen.rows[0]

@@ -301,7 +301,7 @@ def test_a_language_adapter_learns_as_with_the_logits(backbone: Backbone, shortc
                 outputs, number[labels], reduction="sum"
             )
             how = {"logits": plainly, "criterion": type(criterion)(loss, ITEMS.terms)}
-        order = Order(data.lengths(), 5, 1, "text")
+        order = Order(len(data.rows), 5, 1, "text")
         stream = Stream("text", data, order, (("l",),), masking=masking, **how)
         outcome = train(backbone, backbone.trainable(["l"]), [stream], budget, seed=5)
         found.append((outcome, backbone.weights("l")))

@@ -72,7 +72,7 @@ def arguments(backbone: Backbone, i: int, **more: Any) -> tuple[tuple[Any, ...],
         data = encode(backbone.tokenizer, task, lab.rows(name, language, "train")[:30], 48)
         head = partial(backbone.head_logits, f"h{i}")
         wears: tuple[Wearing, ...] = ((language, f"a{i}"),)
-        order = Order(data.lengths(), batch, i, language)
+        order = Order(len(data.rows), batch, i, language)
         some.append(Stream(language, data, order, wears, head, criterion=criterion_of(task.head)))
     parameters = backbone.trainable([f"a{i}", f"h{i}"])
     return (backbone, parameters, some, {**BUDGET, "steps": steps}), {"seed": i, **own, **more}
@@ -190,7 +190,7 @@ def test_language_adapters_are_trained_together(backbone: Backbone) -> None:
         lines = lab.text(["lab-root", "lab-far-low"][i])[:40]
         data = encode_text(backbone.tokenizer, lines, 32)
         masking, criterion = masked_lm(backbone, 0.15, "fp32")
-        order = Order(data.lengths(), 6, i, "text")
+        order = Order(len(data.rows), 6, i, "text")
         stream = Stream(
             "text", data, order, ((f"l{i}",),), backbone.lm_states, masking, criterion=criterion
         )

@@ -24,7 +24,7 @@ from small_backbones import (
 )
 
 from adapterxlt.compute.backbone import Backbone, Wearing, fusion_name
-from adapterxlt.compute.data import ROOM, Batch, Window, collate, first_fit, join
+from adapterxlt.compute.data import GRAIN, ROOM, Batch, Window, collate, first_fit, join
 from adapterxlt.compute.steps import amp
 from adapterxlt.compute.trunk import Trunk
 
@@ -278,6 +278,7 @@ def test_a_batch_has_all_of_its_windows(lengths: list[int], pack: bool, seed: in
     plain = len(lengths) * max(lengths)
     assert batch.ids.numel() < 0.95 * plain if batch.packed else batch.ids.numel() == plain
     assert pack or not batch.packed
+    assert batch.ids.shape[1] % GRAIN == 0 or not batch.packed
 
 
 # --- the last layer ------------------------------------------------------------------------------

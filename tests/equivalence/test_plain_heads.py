@@ -148,7 +148,7 @@ def ours(backbone: Backbone, name: str, size: float | None = None) -> Stream:
             for parameter in backbone.trainable(["a", "h"]).values():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
     data = encode(backbone.tokenizer, task, some_rows(name), LENGTH)
-    order = Order(data.lengths(), BATCH, 1, name)
+    order = Order(len(data.rows), BATCH, 1, name)
     head = partial(backbone.head_logits, "h")
     return Stream(name, data, order, (("a",),), head, criterion=criterion_of(task.head))
 

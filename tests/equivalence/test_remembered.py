@@ -86,7 +86,7 @@ def run(backbone: Backbone, **how: Any) -> tuple[list[float], Weights]:
     some = []
     for language in LANGUAGES:
         data = data_of(language)
-        order = Order(data.lengths(), BATCH, 1, language)
+        order = Order(len(data.rows), BATCH, 1, language)
         logits = partial(backbone.head_logits, "h")
         some.append(Stream(language, data, order, ((language, "t"),), logits))
     losses: list[float] = []
@@ -299,7 +299,7 @@ def test_masked_text_is_not_remembered(backbone: Backbone, lowest: list[bytes]) 
     wear(backbone, TASK)
     masking, criterion = masked_lm(backbone, 0.15, "fp32")
     data = data_of("one")
-    order = Order(data.lengths(), BATCH, 1, "text")
+    order = Order(len(data.rows), BATCH, 1, "text")
     stream = Stream(
         "text", data, order, (("one", "t"),), backbone.lm_states, masking, criterion=criterion
     )
