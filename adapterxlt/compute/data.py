@@ -6,6 +6,7 @@ so that one loop serves all kinds of tasks and masked language modelling.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -207,6 +208,37 @@ def first_fit(lengths: Sequence[int], room: int) -> list[tuple[int, int, int]]:
         spots[i] = (row, taken[row], taken[row] + size)
         taken[row] += size
     return spots
+
+
+#: What it costs to send a part of a batch through by itself, in padded sub-words.
+APART = 256
+
+
+def alike(rows: Sequence[tuple[Window, ...]], most: int) -> list[Sequence[tuple[Window, ...]]]:
+    """Rows in parts of similar length, the shortest first, that cost the least together.
+
+    Args:
+        most: rows of a part.
+    """
+    rows = sorted(rows, key=_longest)
+    ends = [0, *itertools.accumulate(map(len, rows))]
+    # Of the first n rows: what they cost, and where their last part begins.
+    best = [(0, 0)]
+    for end in range(1, len(rows) + 1):
+        longest, starts = _longest(rows[end - 1]), range(max(0, end - most), end)
+        costs = ((best[i][0] + APART + (ends[end] - ends[i]) * longest, i) for i in starts)
+        best.append(min(costs))
+    parts: list[Sequence[tuple[Window, ...]]] = []
+    end = len(rows)
+    while end:
+        start = best[end][1]
+        parts.append(rows[start:end])
+        end = start
+    return parts[::-1]
+
+
+def _longest(row: tuple[Window, ...]) -> int:
+    return max(len(window.ids) for window in row)
 
 
 class Order:

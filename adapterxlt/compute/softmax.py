@@ -14,7 +14,7 @@ from torch.nn.functional import linear, softplus
 
 #: Pieces whose logits are in memory at once: so many that products are as fast as of all, so few
 #: that what is made of them stays in a processor's cache.
-PIECES = 16384
+PIECES = 4096
 #: Bytes of logits that are in memory at once, whatever number of positions there is.
 MOST = 64 << 20
 

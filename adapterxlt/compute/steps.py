@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from adapterxlt.compute.backbone import Backbone, Wearing
 from adapterxlt.compute.criteria import ITEMS, Criterion
-from adapterxlt.compute.data import Batch, Encoded, Order, Window
+from adapterxlt.compute.data import Batch, Encoded, Order, Window, alike
 from adapterxlt.compute.masking import Masking, mask_seed
 from adapterxlt.compute.objectives import shares
 from adapterxlt.compute.randomness import seed_draws
@@ -142,16 +142,13 @@ class Step:
     def backward(self, turn: Turn, share: float) -> float:
         """Mean loss of a turn, as far as it is this process's; ``share`` times its gradient is
         accumulated."""
-        scored, rows, criterion = turn.scored, turn.rows, turn.stream.criterion
+        scored, criterion = turn.scored, turn.stream.criterion
         if scored == 0:
             return 0.0
         self.wear(turn)
-        size = len(rows)
-        if criterion.splits:
-            size = min(self.way.micro_batch or size, math.ceil(size / self.way.ranks.count))
-        total = 0.0
-        for number, start in enumerate(range(0, len(rows), size)):
-            piece = rows[start : start + size]
+        total, end = 0.0, 0
+        for number, piece in enumerate(self._pieces(turn)):
+            start, end = end, end + len(piece)
             if not (self.way.ranks.mine(number) and criterion.terms(piece)):
                 continue
             with self.amp():
@@ -161,6 +158,16 @@ class Step:
             (loss * share).backward()
             total += float(loss.detach())
         return total
+
+    def _pieces(self, turn: Turn) -> Iterable[Sequence[tuple[Window, ...]]]:
+        """The rows of a turn in the parts that go through at once."""
+        rows, size = turn.rows, len(turn.rows)
+        if not turn.stream.criterion.splits:
+            return [rows]
+        size = min(self.way.micro_batch or size, math.ceil(size / self.way.ranks.count))
+        if not self.way.backbone.apart:
+            return alike(rows, size)
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def amp(self) -> contextlib.AbstractContextManager[Any]:
         """The precision of the step; see `amp`."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForMaskedLM
 
 from adapterxlt import lab
 from adapterxlt.compute.backbone import Backbone, Wearing
-from adapterxlt.compute.data import Encoded, Mixture, Order, Window, collate
+from adapterxlt.compute.data import APART, Encoded, Mixture, Order, Window, alike, collate
 from adapterxlt.compute.encoding import encode, encode_text
 from adapterxlt.compute.masking import Masking
 from adapterxlt.compute.objectives import mixup_loss, mixup_pairs
@@ -121,6 +125,65 @@ def test_micro_batches_leave_the_gradient_as_it_is(backbone: Backbone) -> None:
     whole, parts = run(backbone), run(backbone, micro_batch=3)
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=1e-6)
+
+
+def _rows(sizes: Sequence[Sequence[int]]) -> list[tuple[Window, ...]]:
+    return [tuple(Window([0] * size, [], [], []) for size in row) for row in sizes]
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 900), min_size=1, max_size=2), min_size=1, max_size=7),
+    st.integers(1, 8),
+)
+def test_rows_of_like_length_are_parted_as_cheaply_as_can_be(
+    sizes: list[list[int]], most: int
+) -> None:
+    def cost(parts: Sequence[Sequence[tuple[Window, ...]]]) -> int:
+        each = [[len(window.ids) for row in part for window in row] for part in parts]
+        return sum(APART + len(part) * max(part) for part in each)
+
+    rows = _rows(sizes)
+    parts = alike(rows, most)
+    assert Counter(id(row) for part in parts for row in part) == Counter(map(id, rows))
+    assert all(len(part) <= most for part in parts)
+    ordered = [row for part in parts for row in part]
+    cuts = [c for n in range(len(rows)) for c in itertools.combinations(range(1, len(rows)), n)]
+    ways = [
+        [ordered[a:b] for a, b in itertools.pairwise([0, *c, len(rows)])]
+        for c in cuts
+        if max(b - a for a, b in itertools.pairwise([0, *c, len(rows)])) <= most
+    ]
+    assert cost(parts) == min(map(cost, ways))
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_what_is_not_packed_goes_in_parts_of_like_length(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, micro_batch: int | None
+) -> None:
+    """Each is as long as its own longest row, and the gradient is that of the whole batch."""
+    shapes: list[torch.Size] = []
+    scored = backbone.trunk.scored
+    monkeypatch.setattr(
+        backbone.trunk, "scored", lambda b, k=None: shapes.append(b.ids.shape) or scored(b, k)
+    )
+
+    def gradient(apart: int) -> tuple[float, torch.Tensor]:
+        shapes.clear()
+        monkeypatch.setattr("adapterxlt.compute.data.APART", apart)
+        backbone.reset()
+        backbone.add_adapter("a", {"method": "prefix_tuning", "prefix_length": 3}, seed=3)
+        backbone.add_head("h", HEAD, seed=3)
+        some = streams(backbone, ["lab-root"], batch=16)
+        return one_step(backbone, some, micro_batch=micro_batch)
+
+    loss, wanted = gradient(10**9)
+    assert len(shapes) == (6 if micro_batch else 1)
+    whole = sum(rows * length for rows, length in shapes)
+    found, parts = gradient(1)
+    assert found == pytest.approx(loss, rel=1e-5)
+    same_gradient(parts, wanted)
+    assert sum(rows for rows, _ in shapes) == 16 and len({length for _, length in shapes}) > 1
+    assert sum(rows * length for rows, length in shapes) < (1 if micro_batch else 0.8) * whole
 
 
 # Batches of other sizes; the third wears an adapter below that the others do not.
