@@ -22,6 +22,7 @@ from torch.nn.functional import linear
 from adapterxlt.compute.data import Batch, Encoded, Window, collate, pieces_of
 from adapterxlt.compute.loading import load, masked_head
 from adapterxlt.compute.methods import config_of, inject, target_paths
+from adapterxlt.compute.products import freeze
 from adapterxlt.compute.randomness import seed_draws
 from adapterxlt.compute.remembered import Known
 from adapterxlt.compute.stand_ins import StandIns
@@ -58,6 +59,8 @@ class Backbone:
         if self.device.type != "cpu":
             self.trunk.stay(*(masked_head(self.model) or ())[-1:])
         self.model.to(self.device)
+        if self.device.type == "cpu":
+            freeze(self.model.base_model)
         self._own = dict(self.model.named_parameters())
         self._modules = dict(self.model.named_modules())
         self._stand_ins = StandIns(self.model.base_model)

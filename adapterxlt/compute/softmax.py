@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, softplus
+from torch.nn.functional import softplus
+
+from adapterxlt.compute.products import linear
 
 #: Pieces whose logits are in memory at once: so many that products are as fast as of all, so few
 #: that what is made of them stays in a processor's cache.
@@ -68,7 +70,7 @@ class _LinearCrossEntropy(torch.autograd.Function):  # type: ignore[misc]
                 shrink = (before - highest).exp_()
                 logits.sub_(highest).exp_()
                 sums.mul_(shrink).add_(logits.sum(-1, keepdim=True))
-                wide.mul_(shrink).add_(logits.to(weight.dtype) @ part)
+                wide.mul_(shrink).add_(linear(logits.to(weight.dtype), part.T))
             # The odds of all others against the right one.
             odds = sums.log() + highest - right
             others = wide.div_(sums.clamp_min_(torch.finfo(torch.float32).tiny))

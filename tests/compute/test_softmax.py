@@ -140,10 +140,13 @@ def test_no_more_logits_are_there_than_there_is_room_for(
 ) -> None:
     sizes: list[int] = []
 
-    def spy(*given: torch.Tensor) -> torch.Tensor:
-        logits = torch.nn.functional.linear(*given)
-        sizes.append(logits.shape[1])
-        return logits
+    def spy(
+        states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        found = torch.nn.functional.linear(states, weight, bias)
+        # Of logits; products of the backward pass have no bias.
+        sizes.extend([] if bias is None else [found.shape[1]])
+        return found
 
     monkeypatch.setattr(softmax, "MOST", room)
     monkeypatch.setattr(softmax, "linear", spy)
