@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import keep, kept
+from common import keep, kept, machine
 from setting import (
     BUDGET,
     Contestant,
@@ -399,7 +399,8 @@ def main() -> None:
     for name in given.only or parts:
         title, dropout, *how = parts[name]
         folder = given.backbone if dropout is None else base(given.backbone, dropout)
-        result[name] = compare(title, folder, lines, *how)
+        # A part that is kept may be from another machine.
+        result[name] = {"machine": machine(), **compare(title, folder, lines, *how)}
         if not given.quick:
             keep("language_adapter", result)
     rows = {row["variant"]: row for row in result["xlmr_base"]["rows"]}

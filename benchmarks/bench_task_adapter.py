@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import keep, kept
+from common import keep, kept, machine
 from setting import (
     BUDGET,
     Contestant,
@@ -336,7 +336,8 @@ def main() -> None:
     }
     result = kept("task_adapter") if given.only else {}
     for name in given.only or parts:
-        result[name] = parts[name]()
+        # A part that is kept may be from another machine.
+        result[name] = {"machine": machine(), **parts[name]()}
         if name != "scores":
             rows = {row["variant"]: row for row in result[name]["rows"]}
             reached = {

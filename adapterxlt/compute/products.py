@@ -16,6 +16,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+#: Multiplications of a product that oneDNN is asked for: it takes half a millisecond to get ready
+#: for a shape, in which MKL does two or three as large as this.
+LEAST = 1 << 24
+
 
 @cache
 def by_onednn() -> bool:
@@ -32,7 +36,7 @@ def linear(
 ) -> torch.Tensor:
     """As torch's ``linear``, of (..., inner) and (outer, inner); no gradient is kept."""
     plain = states.device.type == "cpu" and states.dtype == weight.dtype == torch.float32
-    if not (plain and by_onednn() and states.numel() and weight.numel()):
+    if not (plain and by_onednn() and states.numel() * len(weight) >= LEAST):
         return states @ weight.T if bias is None else functional.linear(states, weight, bias)
     found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
     return found

@@ -30,6 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
             return by(states, weight, *more)
 
     monkeypatch.setattr(products, "by_onednn", lambda: True)
+    monkeypatch.setattr(products, "LEAST", 1)
     monkeypatch.setattr(torch.ops, "mkldnn", Counted)
     return shapes
 
@@ -57,6 +58,18 @@ def test_a_frozen_matrix_has_the_products_and_gradients_of_any(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert asked == ([(40, 24), (24, 40)] if states.numel() else [])
     assert frozen.weight.grad is None and type(given) is torch.Tensor
+
+
+@onednn
+def test_small_products_are_not_worth_it(
+    asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "LEAST", 5 * 24 * 40)
+    weight = torch.ones(40, 24)
+    products.linear(torch.ones(4, 24), weight)
+    assert asked == []
+    products.linear(torch.ones(5, 24), weight)
+    assert asked == [(40, 24)]
 
 
 @onednn
